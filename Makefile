@@ -1,0 +1,94 @@
+# Every target works from a fresh clone. `run` and `test` need Go and make,
+# nothing else; the tools behind the other targets are pinned in tools/ and
+# built by Go the first time they are used.
+
+# No cgo: one static binary, and no C compiler needed to build it. Only the
+# race detector asks for one.
+export CGO_ENABLED = 0
+# A go.work of yours must not change what is built.
+export GOWORK = off
+
+# The release being built. Without one the binary tells its commit.
+VERSION   ?= $(shell git describe --tags --dirty 2>/dev/null)
+# How long each fuzz target runs: a number of executions (20000x), not a time.
+# Go 1.26 may fail a target for no reason when a time runs out (go.dev/issue/75804).
+FUZZTIME  ?= 200000x
+# Which benchmarks run, and how often. To compare two results, take ten of each:
+# go tool -modfile=tools/go.mod benchstat old.txt new.txt
+BENCH     ?= .
+COUNT     ?= 1
+
+MODULE    := github.com/fanfare-dev/fanfare
+GO        ?= go
+BUF       := $(GO) tool -modfile=tools/buf/go.mod buf
+LINT      := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
+GENERATED := '*.pb.go' '*.pb.gw.go' '*.swagger.json'
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Start a whole cluster here and watch it deliver real events
+	$(GO) run ./cmd/fanfare dev --demo
+
+.PHONY: build
+build: ## Build bin/fanfare
+	$(GO) build -trimpath -ldflags '-s -w -X $(MODULE)/internal/version.release=$(VERSION)' -o bin/fanfare ./cmd/fanfare
+
+.PHONY: test
+test: ## Run all tests
+	$(GO) test ./...
+
+.PHONY: race
+race: ## Run all tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+.PHONY: cover
+cover: ## Run all tests and write coverage.html
+	$(GO) test -coverprofile=coverage.out -coverpkg=./... ./...
+	$(GO) tool cover -html=coverage.out -o coverage.html
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME executions
+	@set -e; \
+	grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sort | \
+	while IFS=: read -r file func; do \
+		echo "$${func#func } in $$(dirname "$$file")"; \
+		$(GO) test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) \
+			-fuzzminimizetime 1000x "$$(dirname "$$file")" </dev/null || exit 1; \
+	done
+
+.PHONY: bench
+bench: ## Run the benchmarks that match BENCH, COUNT times
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
+
+.PHONY: generate
+generate: ## Write the code that comes from the protos
+	@find proto internal/openapi $(foreach name,$(GENERATED),-name $(name) -o) -false | xargs rm -f
+	$(BUF) generate
+
+.PHONY: lint
+lint: ## Run the linters, for Go and for the protos
+	$(BUF) lint
+	$(BUF) format --diff --exit-code proto
+	$(LINT) run ./...
+
+.PHONY: fmt
+fmt: ## Format everything
+	$(LINT) fmt ./...
+	$(BUF) format -w proto
+
+.PHONY: tidy
+tidy: ## Make every go.mod and go.sum say what the code needs
+	for module in . tools tools/buf tools/lint; do $(GO) -C $$module mod tidy || exit 1; done
+
+.PHONY: check
+check: ## Run what CI runs
+	.ci/run
+
+.PHONY: clean
+clean: ## Remove what the build and the tests left behind
+	rm -rf bin coverage.out coverage.html
