@@ -1,0 +1,458 @@
+package dispatch
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+)
+
+// Windows of a subscription: how many of its deliveries may be in hands.
+const (
+	WindowStart = 16  // until its endpoint has shown what it can do
+	WindowMax   = 512 // however well it does
+)
+
+// SessionID names a session; each one that attaches gets a new one.
+type SessionID uint64
+
+// Worker is who is at the other end of a session.
+type Worker struct {
+	ID          string
+	Incarnation string // of the process
+}
+
+// Send says that a delivery goes to a session now.
+type Send struct {
+	Session SessionID
+	ledger.Delivery
+	Attempt uint32 // to make, from 1
+}
+
+// Dispatch is the machine. It is for one goroutine at a time.
+type Dispatch struct {
+	slots         []*slot
+	sessions      map[SessionID]*session
+	subscriptions map[ledger.Number]*subscription
+	timers        heap[timer] // subscriptions whose next delivery is due later
+	inHand        int
+}
+
+// slot is a shard of this partition.
+type slot struct {
+	epoch   int64
+	owner   *session // nil: nobody claimed it, or its owner is gone
+	members []ledger.Number
+	ready   []*subscription // ring: each has something due and room in its window
+}
+
+// session is an attached worker, or one that left something behind.
+type session struct {
+	id       SessionID
+	worker   Worker
+	attached bool
+	credit   Credit
+	next     int // slot whose turn it is
+	hands    map[ledger.Delivery]struct{}
+}
+
+// subscription is one endpoint's queue.
+type subscription struct {
+	number  ledger.Number
+	slot    *slot
+	waiting heap[item]
+	hands   map[ledger.Position]*hand
+	window  int
+	ready   bool  // in the slot's ring
+	timer   int64 // unix ms of its earliest timer; 0: none
+}
+
+// item is a delivery that waits.
+type item struct {
+	position ledger.Position
+	attempts uint32 // made so far
+	due      int64  // unix ms
+}
+
+// hand is a delivery in a session's hands.
+type hand struct {
+	item
+	session *session
+	bytes   int // charged
+}
+
+type timer struct {
+	due          int64
+	subscription *subscription
+}
+
+// New returns a machine for a partition of so many slots.
+func New(slots int) *Dispatch {
+	d := &Dispatch{
+		slots:         make([]*slot, slots),
+		sessions:      make(map[SessionID]*session),
+		subscriptions: make(map[ledger.Number]*subscription),
+		timers:        heap[timer]{less: func(a, b timer) bool { return a.due < b.due }},
+	}
+	for i := range d.slots {
+		d.slots[i] = new(slot)
+	}
+	return d
+}
+
+// SlotOf returns the slot that a subscription belongs to.
+func (d *Dispatch) SlotOf(number ledger.Number) int {
+	return int(uint64(number) % uint64(len(d.slots))) //nolint:gosec // less than the slots
+}
+
+// Members returns the subscriptions of a slot in rising order. The slice
+// belongs to the machine until its next change.
+func (d *Dispatch) Members(slot int) []ledger.Number { return d.slots[slot].members }
+
+// Put makes a subscription known. Putting it again changes nothing.
+func (d *Dispatch) Put(number ledger.Number) {
+	if d.subscriptions[number] != nil {
+		return
+	}
+	s := &subscription{
+		number: number,
+		slot:   d.slots[d.SlotOf(number)],
+		hands:  make(map[ledger.Position]*hand),
+		window: WindowStart,
+		waiting: heap[item]{less: func(a, b item) bool {
+			return cmp.Or(cmp.Compare(a.due, b.due), a.position.Compare(b.position)) < 0
+		}},
+	}
+	d.subscriptions[number] = s
+	at, _ := slices.BinarySearch(s.slot.members, number)
+	s.slot.members = slices.Insert(s.slot.members, at, number)
+}
+
+// Delete forgets a subscription and all that it was owed.
+func (d *Dispatch) Delete(number ledger.Number) {
+	s := d.subscriptions[number]
+	if s == nil {
+		return
+	}
+	for position := range s.hands {
+		d.take(s, position)
+	}
+	s.waiting.items = nil
+	delete(d.subscriptions, number)
+	if at, found := slices.BinarySearch(s.slot.members, number); found {
+		s.slot.members = slices.Delete(s.slot.members, at, at+1)
+	}
+}
+
+// Owe says that a delivery is owed and due at a time, in unix ms, after so
+// many attempts. If it was in somebody's hands it no longer is.
+func (d *Dispatch) Owe(delivery ledger.Delivery, attempts uint32, due int64) {
+	s := d.subscriptions[delivery.Subscription]
+	if s == nil {
+		return
+	}
+	d.take(s, delivery.Position)
+	d.wait(s, item{delivery.Position, attempts, due})
+}
+
+// End says that a delivery is no longer owed.
+func (d *Dispatch) End(delivery ledger.Delivery) {
+	s := d.subscriptions[delivery.Subscription]
+	if s == nil || d.take(s, delivery.Position) != nil {
+		return
+	}
+	// It ended while it waited: somebody reported it late. That is rare, and
+	// worth no index.
+	if i := s.indexOf(delivery.Position); i >= 0 {
+		s.waiting.remove(i)
+	}
+}
+
+// Succeeded and Failed move a subscription's window.
+func (d *Dispatch) Succeeded(number ledger.Number) {
+	if s := d.subscriptions[number]; s != nil {
+		s.window = min(s.window+1, WindowMax)
+		d.arm(s)
+	}
+}
+
+// Failed halves a subscription's window; see Succeeded.
+func (d *Dispatch) Failed(number ledger.Number) {
+	if s := d.subscriptions[number]; s != nil {
+		s.window = max(s.window/2, 1)
+	}
+}
+
+// Attach makes a session known that takes as much as its credit says.
+func (d *Dispatch) Attach(id SessionID, worker Worker, credit Credit) {
+	d.sessions[id] = &session{
+		id: id, worker: worker, attached: true, credit: credit,
+		hands: make(map[ledger.Delivery]struct{}),
+	}
+}
+
+// Claim gives a slot to a session, with what the worker says it still has of
+// it in hand. It reports false, and changes nothing, if a session has claimed
+// the slot with a higher epoch.
+func (d *Dispatch) Claim(id SessionID, number int, epoch int64, inHand []ledger.Delivery) bool {
+	owner := d.sessions[id]
+	if owner == nil || number < 0 || number >= len(d.slots) || epoch < d.slots[number].epoch {
+		return false
+	}
+	slot := d.slots[number]
+	slot.owner, slot.epoch = owner, epoch
+	declared := make(map[ledger.Delivery]struct{}, len(inHand))
+	for _, delivery := range inHand {
+		declared[delivery] = struct{}{}
+	}
+	for _, member := range slot.members {
+		d.reclaim(d.subscriptions[member], owner, declared)
+	}
+	for _, delivery := range inHand {
+		d.adopt(delivery, slot)
+	}
+	return true
+}
+
+// reclaim settles, for one subscription of a slot with a new owner, who has
+// what.
+func (d *Dispatch) reclaim(s *subscription, owner *session, declared map[ledger.Delivery]struct{}) {
+	for _, position := range slices.SortedFunc(maps.Keys(s.hands), ledger.Position.Compare) {
+		h := s.hands[position]
+		_, has := declared[ledger.Delivery{Subscription: s.number, Position: position}]
+		if h.session == owner || has && h.session.worker == owner.worker {
+			has = true
+		} else if h.session.attached {
+			continue // it stays with who has it
+		}
+		d.take(s, position)
+		if has {
+			d.hold(s, owner, h.item)
+		} else {
+			d.wait(s, h.item)
+		}
+	}
+}
+
+// adopt puts a delivery that waits, but that the slot's owner says it has,
+// into the owner's hands. One that is not owed is left to its outcome.
+func (d *Dispatch) adopt(delivery ledger.Delivery, slot *slot) {
+	s := d.subscriptions[delivery.Subscription]
+	if s == nil || s.slot != slot {
+		return
+	}
+	if i := s.indexOf(delivery.Position); i >= 0 {
+		d.hold(s, slot.owner, s.waiting.remove(i))
+	}
+}
+
+// Release takes a slot from a session. What the session has in hand it keeps.
+func (d *Dispatch) Release(id SessionID, number int) {
+	if number < 0 || number >= len(d.slots) {
+		return
+	}
+	if slot := d.slots[number]; slot.owner != nil && slot.owner.id == id {
+		slot.owner = nil
+	}
+}
+
+// Detach ends a session. What it had in hand waits again where somebody else
+// owns the slot by now; elsewhere it stays until somebody claims it.
+func (d *Dispatch) Detach(id SessionID) {
+	gone := d.sessions[id]
+	if gone == nil {
+		return
+	}
+	gone.attached = false
+	delete(d.sessions, id)
+	for _, slot := range d.slots {
+		if slot.owner == gone {
+			slot.owner = nil
+		}
+	}
+	for _, delivery := range slices.SortedFunc(maps.Keys(gone.hands), compare) {
+		s := d.subscriptions[delivery.Subscription]
+		if s.slot.owner != nil {
+			d.wait(s, d.take(s, delivery.Position).item)
+		}
+	}
+}
+
+// Holds reports whether a delivery is in a session's hands.
+func (d *Dispatch) Holds(id SessionID, delivery ledger.Delivery) bool {
+	if s := d.sessions[id]; s != nil {
+		_, holds := s.hands[delivery]
+		return holds
+	}
+	return false
+}
+
+// Return takes a delivery that was not attempted out of a session's hands. It
+// waits again, due as before.
+func (d *Dispatch) Return(id SessionID, delivery ledger.Delivery) {
+	if d.Holds(id, delivery) {
+		s := d.subscriptions[delivery.Subscription]
+		d.wait(s, d.take(s, delivery.Position).item)
+	}
+}
+
+// Charge takes the bytes of a delivery just sent from the session's credit.
+func (d *Dispatch) Charge(send Send, bytes int) {
+	if d.Holds(send.Session, send.Delivery) {
+		h := d.subscriptions[send.Subscription].hands[send.Position]
+		h.bytes += bytes
+		h.session.credit.Charge(bytes)
+	}
+}
+
+// Next returns what to send at a time, in unix ms: at most so many, each of
+// them in its session's hands from now on.
+func (d *Dispatch) Next(now int64, most int) []Send {
+	for len(d.timers.items) > 0 && d.timers.items[0].due <= now {
+		t := d.timers.remove(0)
+		if t.subscription.timer == t.due {
+			t.subscription.timer = 0
+			d.ready(t.subscription)
+		}
+	}
+	var sends []Send
+	for _, id := range slices.Sorted(maps.Keys(d.sessions)) {
+		session := d.sessions[id]
+		for len(sends) < most && session.credit.Open() {
+			send, ok := d.turn(session, now)
+			if !ok {
+				break
+			}
+			sends = append(sends, send)
+		}
+	}
+	return sends
+}
+
+// turn takes one delivery for a session from the next of its slots that has
+// something ready.
+func (d *Dispatch) turn(owner *session, now int64) (Send, bool) {
+	for range d.slots {
+		slot := d.slots[owner.next]
+		owner.next = (owner.next + 1) % len(d.slots)
+		if slot.owner != owner {
+			continue
+		}
+		for len(slot.ready) > 0 {
+			s := slot.ready[0]
+			slot.ready = slot.ready[1:]
+			s.ready = false
+			if d.subscriptions[s.number] != s || !s.open() || s.waiting.items[0].due > now {
+				d.arm(s)
+				continue
+			}
+			it := s.waiting.remove(0)
+			owner.credit.Take()
+			d.place(s, owner, it)
+			d.arm(s)
+			return Send{owner.id, ledger.Delivery{Subscription: s.number, Position: it.position}, it.attempts + 1}, true
+		}
+	}
+	return Send{}, false
+}
+
+// Wake returns when Next may have something that it does not have now, in unix
+// ms; ok is false when only another input can bring that about.
+func (d *Dispatch) Wake() (at int64, ok bool) {
+	if len(d.timers.items) == 0 {
+		return 0, false
+	}
+	return d.timers.items[0].due, true
+}
+
+// SlotState is what a slot looks like from outside.
+type SlotState struct {
+	Worker        string // its owner's id; empty if it has none attached
+	Epoch         int64
+	Subscriptions int
+	InHand        int
+}
+
+// Slot returns the state of a slot.
+func (d *Dispatch) Slot(number int) SlotState {
+	slot := d.slots[number]
+	state := SlotState{Epoch: slot.epoch, Subscriptions: len(slot.members)}
+	if slot.owner != nil {
+		state.Worker = slot.owner.worker.ID
+	}
+	for _, member := range slot.members {
+		state.InHand += len(d.subscriptions[member].hands)
+	}
+	return state
+}
+
+// InHand returns how many deliveries are in hands.
+func (d *Dispatch) InHand() int { return d.inHand }
+
+// open reports whether the subscription has something waiting and room for it.
+func (s *subscription) open() bool {
+	return len(s.waiting.items) > 0 && len(s.hands) < s.window
+}
+
+func (s *subscription) indexOf(position ledger.Position) int {
+	return slices.IndexFunc(s.waiting.items, func(it item) bool { return it.position == position })
+}
+
+// wait puts a delivery into its subscription's heap.
+func (d *Dispatch) wait(s *subscription, it item) {
+	s.waiting.push(it)
+	d.arm(s)
+}
+
+// arm sees to it that a subscription with something to send and room for it
+// has its turn when that is due. In the ring, it finds out then.
+func (d *Dispatch) arm(s *subscription) {
+	if s.ready || !s.open() || d.subscriptions[s.number] != s {
+		return
+	}
+	due := s.waiting.items[0].due
+	if s.timer == 0 || due < s.timer {
+		s.timer = due
+		d.timers.push(timer{due, s})
+	}
+}
+
+func (d *Dispatch) ready(s *subscription) {
+	if !s.ready && s.open() && d.subscriptions[s.number] == s {
+		s.ready = true
+		s.slot.ready = append(s.slot.ready, s)
+	}
+}
+
+// hold takes credit for a delivery that a worker has already, whether the
+// credit reaches or not, and puts it into its hands.
+func (d *Dispatch) hold(s *subscription, owner *session, it item) {
+	owner.credit.Take()
+	d.place(s, owner, it)
+}
+
+func (d *Dispatch) place(s *subscription, owner *session, it item) {
+	s.hands[it.position] = &hand{item: it, session: owner}
+	owner.hands[ledger.Delivery{Subscription: s.number, Position: it.position}] = struct{}{}
+	d.inHand++
+}
+
+// take removes a delivery from whoever has it in hand and gives the credit
+// back. It returns nil if nobody has.
+func (d *Dispatch) take(s *subscription, position ledger.Position) *hand {
+	h := s.hands[position]
+	if h == nil {
+		return nil
+	}
+	delete(s.hands, position)
+	delete(h.session.hands, ledger.Delivery{Subscription: s.number, Position: position})
+	h.session.credit.Give(h.bytes)
+	d.inHand--
+	d.arm(s)
+	return h
+}
+
+func compare(a, b ledger.Delivery) int {
+	return cmp.Or(cmp.Compare(a.Subscription, b.Subscription), a.Position.Compare(b.Position))
+}

@@ -1,0 +1,301 @@
+package lead
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/internal/eventlog"
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+)
+
+// Sizes of a block, in bytes before encoding. Outcomes come first, since they
+// free what is held, but never take all of it: events are not starved.
+const (
+	blockBytes        = 512 << 10
+	blockOutcomeBytes = 384 << 10
+	blockChanges      = 1000 // tenants and subscriptions
+	outcomeOverhead   = 32   // of an outcome, beside its texts
+	eventOverhead     = 16   // of an event, beside its fields
+)
+
+// pending is what waits to be sealed into the next block. Owned by the loop.
+type pending struct {
+	changes  []*change
+	outcomes []reported
+	events   []published
+	admits   []*linkv1.Admit
+	// full is set while the store refuses for want of space: until then only
+	// what frees space is written.
+	full bool
+}
+
+// tenantTarget is the target of every change of tenants.
+const tenantTarget = "tenant"
+
+// change is a change of tenants or subscriptions that somebody waits for.
+type change struct {
+	// target names what is changed: one block changes it once, and a tenant
+	// alone, since whether it may go depends on its subscriptions.
+	target string
+	// build makes the change from the state it will be applied to. next is
+	// the number of a new subscription.
+	build func(l *ledger.Ledger, next ledger.Number) (*linkv1.TenantChange, *linkv1.SubscriptionChange, error)
+	done  chan<- error // capacity 1
+}
+
+// published is one event that somebody waits for.
+type published struct {
+	event *linkv1.LoggedEvent
+	index int // in its call
+	call  *publishCall
+}
+
+// publishCall is one call of Publish. Owned by the loop once handed over.
+type publishCall struct {
+	duplicates []bool
+	left       int        // events without an answer
+	done       chan error // capacity 1: the first error, or nil at the end
+}
+
+func (c *publishCall) answer(index int, duplicate bool) {
+	c.duplicates[index] = duplicate
+	c.left--
+	if c.left == 0 {
+		c.done <- nil
+	}
+}
+
+// fail answers the whole call; what else it waits for no longer matters.
+func (c *publishCall) fail(err error) {
+	if c.left > 0 {
+		c.left = 0
+		c.done <- err
+	}
+}
+
+// reported is an outcome that a session waits to have made durable, or, behind
+// the outcomes of a batch, its number.
+type reported struct {
+	session *session
+	outcome *linkv1.Outcome // nil: the batch has ended
+	batch   uint64          // if outcome is nil
+}
+
+// block is what is being appended. Owned by the loop.
+type block struct {
+	committed committed
+	data      []byte // nil: nothing needs to be written
+	changes   []*change
+	outcomes  []reported
+	events    []published
+	repeats   []published // duplicates of events that are in this block
+	appended  <-chan error
+}
+
+func (p *pending) empty() bool {
+	return len(p.outcomes) == 0 && len(p.admits) == 0 && (p.full || len(p.changes) == 0 && len(p.events) == 0)
+}
+
+// seal makes the next block of what is pending.
+func (p *pending) seal(l *ledger.Ledger) (*block, error) {
+	b := new(block)
+	record := &linkv1.Record{
+		Epoch:        l.Epoch(),
+		PreviousHash: l.Hash(),
+		TimeUnixMs:   max(l.Time(), time.Now().UnixMilli()),
+		Admits:       p.admits,
+	}
+	p.admits = nil
+	size := p.sealOutcomes(b, record)
+	if !p.full {
+		p.sealChanges(b, record, l)
+		p.sealEvents(b, record, l, size)
+	}
+	if len(record.GetTenants())+len(record.GetSubscriptions())+len(record.GetAdmits())+
+		len(record.GetEvents()) == 0 && record.GetOutcomes() == nil {
+		return b, nil
+	}
+	data, err := proto.Marshal(record)
+	if err != nil {
+		return nil, fmt.Errorf("encoding block: %w", err)
+	}
+	hash := sha256.Sum256(data)
+	b.data = data
+	b.committed = committed{l.Sequence() + 1, hash[:], record, len(data)}
+	return b, nil
+}
+
+func (p *pending) sealOutcomes(b *block, record *linkv1.Record) (size int) {
+	n := 0
+	var outcomes []ledger.Reported
+	for n < len(p.outcomes) && size < blockOutcomeBytes {
+		r := p.outcomes[n]
+		n++
+		if r.outcome == nil {
+			continue
+		}
+		size += outcomeOverhead + len(r.outcome.GetError()) + len(r.outcome.GetResponseBody())
+		outcomes = append(outcomes, ledger.Reported{Worker: r.session.worker.ID, Outcome: r.outcome})
+	}
+	b.outcomes, p.outcomes = split(p.outcomes, n)
+	record.Outcomes = ledger.EncodeOutcomes(record.GetTimeUnixMs(), outcomes)
+	return size
+}
+
+// sealChanges takes changes in their order, up to one that depends on another
+// of this block.
+func (p *pending) sealChanges(b *block, record *linkv1.Record, l *ledger.Ledger) {
+	n, next, targets := 0, l.NextNumber(), make(map[string]bool)
+	for n < len(p.changes) && n < blockChanges {
+		c := p.changes[n]
+		if targets[c.target] || len(b.changes) > 0 && (c.target == tenantTarget || targets[tenantTarget]) {
+			break
+		}
+		n++
+		tenant, subscription, err := c.build(l, next)
+		if err != nil {
+			c.done <- err
+			continue
+		}
+		targets[c.target] = true
+		b.changes = append(b.changes, c)
+		if tenant != nil {
+			record.Tenants = append(record.Tenants, tenant)
+		}
+		if subscription != nil {
+			record.Subscriptions = append(record.Subscriptions, subscription)
+			if ledger.Number(subscription.GetNumber()) == next {
+				next++
+			}
+		}
+	}
+	_, p.changes = split(p.changes, n)
+}
+
+func (p *pending) sealEvents(b *block, record *linkv1.Record, l *ledger.Ledger, size int) {
+	n, ids := 0, make(map[string]bool)
+	for n < len(p.events) && size < blockBytes {
+		e := p.events[n]
+		n++
+		id := e.event.GetTenant() + "\x00" + e.event.GetId()
+		switch {
+		case ids[id]:
+			b.repeats = append(b.repeats, e)
+		case !e.event.GetIdGenerated() && l.Seen(ledger.TenantID(e.event.GetTenant()), e.event.GetId()):
+			e.call.answer(e.index, true)
+		default:
+			ids[id] = true
+			size += eventOverhead + len(e.event.GetEvent()) + len(e.event.GetId()) + len(e.event.GetType())
+			b.events = append(b.events, e)
+			record.Events = append(record.Events, e.event)
+		}
+	}
+	_, p.events = split(p.events, n)
+}
+
+// split cuts a queue, and lets go of it when it is empty.
+func split[T any](queue []T, n int) (head, tail []T) {
+	if n == len(queue) {
+		return queue, nil
+	}
+	return queue[:n:n], queue[n:]
+}
+
+// refuse gives up what of a block the store had no space for, and takes the
+// rest back to be tried again.
+func (p *pending) refuse(b *block) {
+	for _, c := range b.changes {
+		c.done <- eventlog.ErrNoSpace
+	}
+	for _, e := range append(b.events, b.repeats...) {
+		e.call.fail(eventlog.ErrNoSpace)
+	}
+	p.outcomes = append(b.outcomes, p.outcomes...)
+	p.admits = append(b.committed.record.GetAdmits(), p.admits...)
+}
+
+// commit folds a block that is in the log, and answers who waited for it.
+func (l *loop) commit(b *block) error {
+	result, err := l.ledger.Fold(b.committed.sequence, b.committed.hash, b.committed.record)
+	if err != nil {
+		return fmt.Errorf("folding what was written: %w", err)
+	}
+	l.leader.recent.put(b.committed)
+	for _, c := range b.changes {
+		c.done <- nil
+	}
+	for _, e := range b.events {
+		e.call.answer(e.index, false)
+	}
+	for _, e := range b.repeats {
+		e.call.answer(e.index, true)
+	}
+	l.apply(result)
+	l.settle(b.outcomes)
+	if len(b.committed.record.GetAdmits()) > 0 {
+		l.startCatchUp()
+	}
+	l.leader.metrics.committed(b, result)
+	return nil
+}
+
+// settle tells the sessions which of their outcomes are durable.
+func (l *loop) settle(outcomes []reported) {
+	for _, r := range outcomes {
+		if r.outcome == nil {
+			r.session.durable(r.batch)
+			continue
+		}
+		// If the ledger counted it, nobody holds it any more; else it was
+		// stale, and what is owed waits again.
+		l.dispatch.Return(r.session.id, deliveryOf(r.outcome))
+	}
+}
+
+// apply tells the dispatch machine and the workers what a record changed.
+func (l *loop) apply(result ledger.Result) {
+	for _, s := range result.Subscriptions {
+		l.applySubscription(s)
+	}
+	for _, d := range result.Deliveries {
+		switch d.Kind {
+		case ledger.Owed:
+			l.dispatch.Owe(d.Delivery, d.Attempts, d.Next)
+		case ledger.Retried:
+			l.dispatch.Owe(d.Delivery, d.Attempts, d.Next)
+			l.dispatch.Failed(d.Subscription)
+		case ledger.Delivered:
+			l.dispatch.End(d.Delivery)
+			l.dispatch.Succeeded(d.Subscription)
+		case ledger.Died:
+			l.dispatch.End(d.Delivery)
+			l.dispatch.Failed(d.Subscription)
+		case ledger.Cancelled: // went with its subscription
+		}
+	}
+}
+
+func (l *loop) applySubscription(s ledger.SubscriptionChange) {
+	slot := l.dispatch.SlotOf(s.Number)
+	if s.Current == nil {
+		l.dispatch.Delete(s.Number)
+	} else {
+		l.dispatch.Put(s.Number)
+	}
+	for _, session := range l.sessions {
+		if session.claimed[slot] {
+			session.subscriptionChanged(slot, s)
+		}
+	}
+}
+
+func deliveryOf(o *linkv1.Outcome) ledger.Delivery {
+	return ledger.Delivery{
+		Subscription: ledger.Number(o.GetSubscription()),
+		Position:     ledger.Position{Sequence: o.GetSequence(), Index: o.GetIndex()},
+	}
+}

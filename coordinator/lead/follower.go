@@ -1,0 +1,297 @@
+package lead
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/internal/eventlog"
+	"github.com/fanfare-dev/fanfare/internal/history"
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+)
+
+const (
+	// followRows is about how many rows one transaction of the history holds.
+	followRows = 2000
+	// followRetry is the longest wait before the history is tried again.
+	followRetry = 5 * time.Second
+	// snapshotsKept is how many snapshots the log keeps: it is purged only up
+	// to the older one, so that a damaged newer one is no loss.
+	snapshotsKept = 2
+)
+
+// follower folds what is committed a second time, and keeps the history and
+// the snapshots from it. One goroutine.
+type follower struct {
+	leader    *Leader
+	state     *ledger.Ledger
+	position  uint64   // of the history
+	snapshots []uint64 // sequences of the newest ones, oldest first
+	unsaved   int      // bytes of log since the newest snapshot
+	savedAt   time.Time
+}
+
+func newFollower(l *Leader) *follower { return &follower{leader: l} }
+
+func (f *follower) run(ctx context.Context) error {
+	if err := f.retry(ctx, "opening the history", f.begin); err != nil {
+		return err
+	}
+	for {
+		if err := f.leader.recent.committed.wait(ctx, f.state.Sequence()+1, f.leader.ended); err != nil {
+			return err
+		}
+		batch, changes, err := f.gather(ctx)
+		if err != nil {
+			return err
+		}
+		if batch.Sequence > f.position {
+			write := func(ctx context.Context) error { return f.leader.config.History.Write(ctx, batch) }
+			if err := f.retry(ctx, "writing the history", write); err != nil {
+				return err
+			}
+			f.position = batch.Sequence
+			f.leader.followed.set(f.position)
+			f.leader.watch.publish(ctx, f.leader, changes)
+		}
+		f.snapshot(ctx)
+	}
+}
+
+// retry calls what needs the history or the log until it succeeds: neither is
+// a reason to stop leading.
+func (f *follower) retry(ctx context.Context, what string, call func(context.Context) error) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, followRetry) {
+		err := call(ctx)
+		if err == nil || errors.Is(err, history.ErrPosition) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		f.leader.logger.Error(what, "error", err, "again_in", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// begin finds the state to follow from: the newest snapshot that the history
+// has already, else the oldest there is, if the history was thrown away.
+func (f *follower) begin(ctx context.Context) (err error) {
+	f.position, err = f.leader.config.History.Position(ctx, f.leader.config.Partition)
+	if err != nil {
+		return fmt.Errorf("reading the position: %w", err)
+	}
+	f.state, err = restore(ctx, f.leader.config.Log, f.position)
+	if err != nil {
+		return err
+	}
+	bounds, err := f.leader.config.Log.State(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the log's bounds: %w", err)
+	}
+	if bounds.First > f.state.Sequence()+1 {
+		f.leader.logger.Warn("the history has a gap: the log no longer holds what it lacks",
+			"from", f.position+1, "log_begins_at", bounds.First)
+		if f.state, err = restore(ctx, f.leader.config.Log, math.MaxUint64); err != nil {
+			return err
+		}
+	}
+	f.snapshots = []uint64{f.state.Sequence()}
+	f.savedAt = time.Now()
+	f.leader.followed.set(f.position)
+	return nil
+}
+
+// gather folds committed records until there is enough for a batch, or no
+// more.
+func (f *follower) gather(ctx context.Context) (history.Batch, []ledger.DeliveryChange, error) {
+	batch := history.Batch{Partition: f.leader.config.Partition, Prev: f.position}
+	var changes []ledger.DeliveryChange
+	for rows := 0; rows < followRows && f.state.Sequence() < f.leader.recent.committed.get(); {
+		c, err := f.next(ctx)
+		if err != nil {
+			return batch, nil, err
+		}
+		result, err := f.state.Fold(c.sequence, c.hash, c.record)
+		if err != nil {
+			return batch, nil, fmt.Errorf("following the log: %w", err)
+		}
+		f.unsaved += c.size
+		batch.Sequence = c.sequence
+		if c.sequence <= f.position {
+			continue // the history has it; only the state was behind
+		}
+		if err := f.addEvents(&batch, c); err != nil {
+			return batch, nil, err
+		}
+		for _, change := range result.Deliveries {
+			f.addDelivery(&batch, c.record.GetTimeUnixMs(), change)
+		}
+		changes = append(changes, result.Deliveries...)
+		rows += len(c.record.GetEvents()) + len(result.Deliveries)
+	}
+	return batch, changes, nil
+}
+
+// next returns the record that follows the state.
+func (f *follower) next(ctx context.Context) (committed, error) {
+	sequence := f.state.Sequence() + 1
+	if c, ok := f.leader.recent.get(sequence); ok {
+		return c, nil
+	}
+	var next committed
+	err := f.retry(ctx, "reading the log", func(ctx context.Context) error {
+		records, err := f.leader.config.Log.Read(ctx, sequence)
+		if err == nil && len(records) == 0 {
+			err = fmt.Errorf("%w: record %d is missing", eventlog.ErrPurged, sequence)
+		}
+		if err != nil {
+			return err
+		}
+		for i, r := range records {
+			c, err := decodeRecord(r)
+			if err != nil {
+				return err
+			}
+			if i == 0 {
+				next = c
+			}
+			f.leader.recent.putOlder(c)
+		}
+		return nil
+	})
+	return next, err
+}
+
+func (f *follower) addEvents(batch *history.Batch, c committed) error {
+	for i, logged := range c.record.GetEvents() {
+		event := new(fanfarev1.Event)
+		if err := proto.Unmarshal(logged.GetEvent(), event); err != nil {
+			return fmt.Errorf("decoding event %d/%d: %w", c.sequence, i, err)
+		}
+		event.PublishTime = timestamppb.New(time.UnixMilli(c.record.GetTimeUnixMs()))
+		batch.Events = append(batch.Events, history.EventRow{
+			Key:    history.EventKey{Partition: batch.Partition, Sequence: c.sequence, Index: uint32(i)}, //nolint:gosec // a record holds few events
+			Tenant: logged.GetTenant(),
+			Event:  event,
+		})
+	}
+	return nil
+}
+
+func (f *follower) addDelivery(batch *history.Batch, now int64, change ledger.DeliveryChange) {
+	row := history.DeliveryRow{
+		Key:            keyOf(batch.Partition, change.Delivery),
+		Tenant:         string(change.Tenant),
+		SubscriptionID: change.ID,
+		State:          stateOf(change.Kind),
+		Attempts:       int32(change.Attempts), //nolint:gosec // few attempts
+		Created:        time.UnixMilli(change.Since),
+		LastStatus:     int32(change.Outcome.GetStatusCode()), //nolint:gosec // three digits
+		LastErrorClass: change.Outcome.GetErrorClass(),
+	}
+	if row.State == fanfarev1.Delivery_PENDING {
+		row.NextAttempt = time.UnixMilli(change.Next)
+	} else {
+		row.Ended = time.UnixMilli(now)
+	}
+	batch.Deliveries = append(batch.Deliveries, row)
+	if change.Outcome != nil {
+		batch.Attempts = append(batch.Attempts, history.AttemptRow{
+			Key: row.Key, Tenant: row.Tenant, Attempt: attemptOf(change),
+		})
+	}
+}
+
+func keyOf(partition int, d ledger.Delivery) history.DeliveryKey {
+	return history.DeliveryKey{
+		EventKey:     history.EventKey{Partition: partition, Sequence: d.Position.Sequence, Index: d.Position.Index},
+		Subscription: uint64(d.Subscription),
+	}
+}
+
+func stateOf(kind ledger.ChangeKind) fanfarev1.Delivery_State {
+	switch kind {
+	case ledger.Owed, ledger.Retried:
+		return fanfarev1.Delivery_PENDING
+	case ledger.Delivered:
+		return fanfarev1.Delivery_DELIVERED
+	case ledger.Died:
+		return fanfarev1.Delivery_DEAD
+	case ledger.Cancelled:
+		return fanfarev1.Delivery_CANCELLED
+	}
+	return fanfarev1.Delivery_STATE_UNSPECIFIED
+}
+
+func attemptOf(change ledger.DeliveryChange) *fanfarev1.Attempt {
+	o := change.Outcome
+	attempt := &fanfarev1.Attempt{
+		Number:       int32(change.Attempts), //nolint:gosec // few attempts
+		StartTime:    timestamppb.New(time.UnixMilli(o.GetStartTimeUnixMs())),
+		Latency:      durationpb.New(time.Duration(o.GetLatencyUs()) * time.Microsecond), //nolint:gosec // at most a timeout
+		StatusCode:   int32(o.GetStatusCode()),                                           //nolint:gosec // three digits
+		ErrorClass:   o.GetErrorClass(),
+		Error:        o.GetError(),
+		ResponseBody: toUTF8(o.GetResponseBody()),
+		Worker:       change.Worker,
+	}
+	switch o.GetKind() {
+	case linkv1.Outcome_DELIVERED:
+		attempt.Result = fanfarev1.Attempt_DELIVERED
+	case linkv1.Outcome_RETRY:
+		attempt.Result = fanfarev1.Attempt_RETRY
+		attempt.NextAttemptTime = timestamppb.New(time.UnixMilli(o.GetNextTimeUnixMs()))
+	case linkv1.Outcome_DEAD:
+		attempt.Result = fanfarev1.Attempt_DEAD
+	case linkv1.Outcome_RETURNED, linkv1.Outcome_KIND_UNSPECIFIED: // never in the log
+	}
+	return attempt
+}
+
+// snapshot saves the state if it is time to, and purges what neither the
+// ledger nor a snapshot needs any more. It may fail: the next one will do.
+func (f *follower) snapshot(ctx context.Context) {
+	config := f.leader.config
+	if f.unsaved < config.SnapshotBytes && (f.unsaved == 0 || time.Since(f.savedAt) < config.SnapshotInterval) {
+		return
+	}
+	f.savedAt = time.Now()
+	data, err := f.state.Snapshot()
+	if err == nil {
+		err = config.Log.SaveSnapshot(ctx, f.state.Sequence(), data)
+	}
+	if err != nil {
+		f.leader.logger.Error("saving a snapshot", "error", err)
+		return
+	}
+	f.unsaved = 0
+	f.snapshots = append(f.snapshots, f.state.Sequence())
+	f.snapshots = f.snapshots[max(0, len(f.snapshots)-snapshotsKept):]
+	if err := f.purge(ctx); err != nil && ctx.Err() == nil {
+		f.leader.logger.Error("purging the log", "error", err)
+	}
+}
+
+func (f *follower) purge(ctx context.Context) error {
+	floor := f.snapshots[0] + 1
+	if err := f.leader.Query(ctx, func(l *ledger.Ledger) { floor = min(floor, l.Floor()) }); err != nil {
+		return err
+	}
+	if floor <= 1 {
+		return nil
+	}
+	return f.leader.config.Log.Purge(ctx, floor-1)
+}

@@ -1,0 +1,372 @@
+package lead
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/internal/eventlog"
+	"github.com/fanfare-dev/fanfare/internal/history"
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+)
+
+// What can end a leadership, or keep it from beginning.
+var (
+	// ErrFenced: another leader has begun a newer epoch.
+	ErrFenced = errors.New("another leader has taken the partition")
+	// ErrRegressed: the log is shorter than what is known to have been in it.
+	// The partition must not be served from it; see the operator's guide.
+	ErrRegressed = errors.New("the log has lost records that were acknowledged")
+	// ErrNotLeading: the leader has not begun, or has ended.
+	ErrNotLeading = errors.New("not leading the partition")
+)
+
+// Defaults of Config.
+const (
+	DefaultSlots            = 16
+	DefaultRecentBytes      = 64 << 20
+	DefaultPendingBytes     = 64 << 20
+	DefaultSnapshotBytes    = 64 << 20
+	DefaultSnapshotInterval = time.Minute
+	DefaultOutcomeInterval  = 20 * time.Millisecond
+	DefaultOutcomeBatch     = 256
+)
+
+// Config is what a leader needs. Zero values of the limits are the defaults.
+type Config struct {
+	Partition   int
+	Coordinator string // member id of this process
+	Log         eventlog.Log
+	History     history.Store
+	Secrets     Opener
+	Logger      *slog.Logger
+	Meter       metric.Meter
+
+	Slots            int            // shards of the partition; fixed for the cluster
+	Limits           *linkv1.Limits // of the ledger, from this epoch on
+	RecentBytes      int            // of records kept in memory
+	PendingBytes     int            // of events that wait to be written
+	SnapshotBytes    int            // of log between two snapshots
+	SnapshotInterval time.Duration  // between two snapshots, if anything changed
+	OutcomeInterval  time.Duration  // of a worker's reports
+	OutcomeBatch     int            // of a worker's reports
+}
+
+// Opener decrypts what a subscription's secrets were sealed to.
+type Opener interface {
+	Open(sealed []byte) (string, error)
+}
+
+func (c Config) resolved() Config {
+	c.Slots = cmp.Or(c.Slots, DefaultSlots)
+	c.RecentBytes = cmp.Or(c.RecentBytes, DefaultRecentBytes)
+	c.PendingBytes = cmp.Or(c.PendingBytes, DefaultPendingBytes)
+	c.SnapshotBytes = cmp.Or(c.SnapshotBytes, DefaultSnapshotBytes)
+	c.SnapshotInterval = cmp.Or(c.SnapshotInterval, DefaultSnapshotInterval)
+	c.OutcomeInterval = cmp.Or(c.OutcomeInterval, DefaultOutcomeInterval)
+	c.OutcomeBatch = cmp.Or(c.OutcomeBatch, DefaultOutcomeBatch)
+	return c
+}
+
+// Leader leads one partition while Run runs. Its other methods may be called
+// at any time, by anybody; they fail with ErrNotLeading before and after.
+type Leader struct {
+	config  Config
+	logger  *slog.Logger
+	metrics *metrics
+	recent  *recent
+	watch   *watchers
+	pending *semaphore.Weighted // bytes of events handed over and not written
+	inputs  chan func(*loop)    // to the loop; capacity spares its callers a switch
+	ready   chan struct{}       // closed by Run once it leads
+	ended   chan struct{}       // closed by Run when it no longer leads
+
+	epoch    uint64   // set before ready is closed
+	followed position // of the follower
+	cause    error    // why it ended; read after ended is closed
+}
+
+// New returns a leader that does not lead yet.
+func New(config Config) (*Leader, error) {
+	config = config.resolved()
+	m, err := newMetrics(config.Meter, config.Partition)
+	if err != nil {
+		return nil, err
+	}
+	return &Leader{
+		config:  config,
+		logger:  config.Logger.With("partition", config.Partition),
+		metrics: m,
+		recent:  newRecent(config.RecentBytes),
+		watch:   newWatchers(),
+		pending: semaphore.NewWeighted(int64(config.PendingBytes)),
+		inputs:  make(chan func(*loop), 1024),
+		ready:   make(chan struct{}),
+		ended:   make(chan struct{}),
+	}, nil
+}
+
+// Run takes the partition over and leads it until ctx ends, which is no error,
+// or until it cannot: ErrFenced, ErrRegressed, or what broke. It may be called
+// once.
+func (l *Leader) Run(ctx context.Context) error {
+	state, err := l.takeOver(ctx)
+	if err != nil {
+		l.end(err)
+		return err
+	}
+	l.logger.Info("leading", "epoch", state.Epoch(), "sequence", state.Sequence(),
+		"subscriptions", len(state.Subscriptions()), "outstanding", state.Outstanding())
+	l.epoch = state.Epoch()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return newLoop(l, state).run(ctx) })
+	group.Go(func() error { return newFollower(l).run(ctx) })
+	close(l.ready)
+	err = group.Wait()
+	l.end(err)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (l *Leader) end(cause error) {
+	l.cause = cause
+	close(l.ended)
+	l.watch.close()
+}
+
+// Ready is closed once the leader leads.
+func (l *Leader) Ready() <-chan struct{} { return l.ready }
+
+// Epoch returns the epoch it leads in, once it is Ready.
+func (l *Leader) Epoch() uint64 { return l.epoch }
+
+// Ended is closed when the leader no longer leads.
+func (l *Leader) Ended() <-chan struct{} { return l.ended }
+
+// do has the loop run f, and returns when f was handed over. It fails with
+// ErrNotLeading, or when ctx ends first.
+func (l *Leader) do(ctx context.Context, f func(*loop)) error {
+	select {
+	case <-l.ready:
+	default:
+		return ErrNotLeading
+	}
+	select {
+	case l.inputs <- f:
+		return nil
+	case <-l.ended:
+		return ErrNotLeading
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// call is do, and waits until f has run.
+func (l *Leader) call(ctx context.Context, f func(*loop)) error {
+	done := make(chan struct{})
+	if err := l.do(ctx, func(loop *loop) { f(loop); close(done) }); err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return nil
+	case <-l.ended:
+		return ErrNotLeading
+	}
+}
+
+// Query runs f with the ledger. f must only read, keep nothing of it, and be
+// quick: the partition stands still meanwhile.
+func (l *Leader) Query(ctx context.Context, f func(*ledger.Ledger)) error {
+	return l.call(ctx, func(loop *loop) { f(loop.ledger) })
+}
+
+// Followed waits until the history holds everything that was acknowledged
+// before the call.
+func (l *Leader) Followed(ctx context.Context) error {
+	return l.followed.wait(ctx, l.recent.committed.get(), l.ended)
+}
+
+// takeOver replays the log and fences it.
+func (l *Leader) takeOver(ctx context.Context) (*ledger.Ledger, error) {
+	state, err := l.restore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if err := l.replay(ctx, state); err != nil {
+			return nil, err
+		}
+		fence := &linkv1.Record{
+			Epoch:        state.Epoch() + 1,
+			PreviousHash: state.Hash(),
+			TimeUnixMs:   max(state.Time(), time.Now().UnixMilli()),
+			Fence: &linkv1.Fence{
+				Coordinator: l.config.Coordinator,
+				FoldVersion: ledger.FoldVersion,
+				Limits:      l.config.Limits,
+			},
+		}
+		data, err := proto.Marshal(fence)
+		if err != nil {
+			return nil, fmt.Errorf("encoding fence: %w", err)
+		}
+		err = l.appendFence(ctx, state.Sequence(), data)
+		if errors.Is(err, eventlog.ErrConflict) {
+			continue // the old leader still writes: read on, and fence after it
+		}
+		if err != nil {
+			return nil, fmt.Errorf("fencing the log: %w", err)
+		}
+		if err := l.replay(ctx, state); err != nil { // reads the fence back
+			return nil, err
+		}
+		hash := sha256.Sum256(data)
+		if bytes.Equal(state.Hash(), hash[:]) {
+			return state, nil
+		}
+	}
+}
+
+// appendFence appends, and turns an unknown outcome into a conflict: reading
+// on shows whether the fence is there.
+func (l *Leader) appendFence(ctx context.Context, prev uint64, data []byte) error {
+	select {
+	case err := <-l.config.Log.Append(prev, data):
+		if errors.Is(err, eventlog.ErrUnknown) {
+			return fmt.Errorf("%w (%w)", eventlog.ErrConflict, err)
+		}
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// restore returns the ledger of the newest snapshot, after checking that the
+// log is as long as it must be.
+func (l *Leader) restore(ctx context.Context) (*ledger.Ledger, error) {
+	state, err := restore(ctx, l.config.Log, math.MaxUint64)
+	if err != nil {
+		return nil, err
+	}
+	bounds, err := l.config.Log.State(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the log's bounds: %w", err)
+	}
+	known, err := l.config.History.Position(ctx, l.config.Partition)
+	if err != nil {
+		return nil, fmt.Errorf("reading the history's position: %w", err)
+	}
+	if known = max(known, state.Sequence()); bounds.Last < known {
+		return nil, fmt.Errorf("%w: it ends at record %d, record %d was written", ErrRegressed, bounds.Last, known)
+	}
+	if bounds.First > state.Sequence()+1 {
+		return nil, fmt.Errorf("%w: it begins at record %d, record %d is needed", ErrRegressed, bounds.First, state.Sequence()+1)
+	}
+	return state, nil
+}
+
+// restore returns the ledger of the newest snapshot that is intact and not
+// newer than atMost; an empty one if there is none.
+func restore(ctx context.Context, log eventlog.Log, atMost uint64) (*ledger.Ledger, error) {
+	for {
+		sequence, data, err := log.LoadSnapshot(ctx, atMost)
+		if errors.Is(err, eventlog.ErrNoSnapshot) {
+			return ledger.New(), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("loading snapshot: %w", err)
+		}
+		state, err := ledger.Restore(data)
+		if err == nil {
+			return state, nil
+		}
+		if !errors.Is(err, ledger.ErrSnapshot) || sequence == 0 {
+			return nil, err
+		}
+		atMost = sequence - 1
+	}
+}
+
+// replay folds what the log holds beyond the state.
+func (l *Leader) replay(ctx context.Context, state *ledger.Ledger) error {
+	for {
+		records, err := l.config.Log.Read(ctx, state.Sequence()+1)
+		if err != nil {
+			return fmt.Errorf("replaying the log: %w", err)
+		}
+		if len(records) == 0 {
+			return nil
+		}
+		for _, r := range records {
+			c, err := decodeRecord(r)
+			if err != nil {
+				return err
+			}
+			if _, err := state.Fold(c.sequence, c.hash, c.record); err != nil {
+				return fmt.Errorf("replaying the log: %w", err)
+			}
+			l.recent.put(c)
+		}
+	}
+}
+
+// position is a sequence that only rises, and can be waited for.
+type position struct {
+	mu      sync.Mutex
+	reached uint64        // guarded by mu
+	risen   chan struct{} // guarded by mu; closed and replaced at each rise; nil until waited for
+}
+
+func (p *position) set(sequence uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reached = max(p.reached, sequence)
+	if p.risen != nil {
+		close(p.risen)
+		p.risen = nil
+	}
+}
+
+func (p *position) get() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reached
+}
+
+func (p *position) wait(ctx context.Context, sequence uint64, ended <-chan struct{}) error {
+	for {
+		p.mu.Lock()
+		if p.reached >= sequence {
+			p.mu.Unlock()
+			return nil
+		}
+		if p.risen == nil {
+			p.risen = make(chan struct{})
+		}
+		risen := p.risen
+		p.mu.Unlock()
+		select {
+		case <-risen:
+		case <-ended:
+			return ErrNotLeading
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,297 @@
+package lead
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fanfare-dev/fanfare/coordinator/dispatch"
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/internal/eventlog"
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+)
+
+const (
+	// spaceRetry is how long the loop waits before it tries events again
+	// after the store had no space for them.
+	spaceRetry = time.Second
+	// unknownRetry is the longest wait between two attempts to find out what
+	// became of an append.
+	unknownRetry = 2 * time.Second
+	// sendsPerTurn is how many deliveries are sent before inputs have a turn.
+	sendsPerTurn = 256
+	// catchUpInterval is how often the loop looks for subscriptions behind
+	// that have room again.
+	catchUpInterval = 100 * time.Millisecond
+)
+
+// loop is the goroutine that owns a partition: every field is its own.
+type loop struct {
+	leader   *Leader
+	ledger   *ledger.Ledger
+	dispatch *dispatch.Dispatch
+	sessions map[dispatch.SessionID]*session
+	lastID   dispatch.SessionID
+	pending  pending
+	flight   *block                     // being appended; nil: none
+	missing  map[uint64][]dispatch.Send // by record that must be read first
+	fetcher  *fetcher
+	catchUp  *catchUp
+	resolved chan resolution // what became of an append that was not answered; capacity 1
+	space    *time.Timer     // until events are tried again
+}
+
+// resolution is what became of the block in flight.
+type resolution struct{ err error }
+
+func newLoop(l *Leader, state *ledger.Ledger) *loop {
+	loop := &loop{
+		leader:   l,
+		ledger:   state,
+		dispatch: dispatch.New(l.config.Slots),
+		sessions: make(map[dispatch.SessionID]*session),
+		missing:  make(map[uint64][]dispatch.Send),
+		fetcher:  newFetcher(l),
+		catchUp:  newCatchUp(l),
+		resolved: make(chan resolution, 1),
+	}
+	for _, s := range state.Subscriptions() {
+		loop.dispatch.Put(s.Number)
+		for o := range s.Outstanding() {
+			loop.dispatch.Owe(ledger.Delivery{Subscription: s.Number, Position: o.Position}, o.Attempts, o.Next.UnixMilli())
+		}
+	}
+	return loop
+}
+
+func (l *loop) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	helpers := make(chan error, 2)
+	go func() { helpers <- l.fetcher.run(ctx) }()
+	go func() { helpers <- l.catchUp.run(ctx) }()
+	defer func() {
+		cancel()
+		<-helpers
+		<-helpers
+		l.endSessions()
+		l.failPending()
+	}()
+	wake := time.NewTimer(time.Hour)
+	defer wake.Stop()
+	l.space = time.NewTimer(time.Hour)
+	defer l.space.Stop()
+	behind := time.NewTicker(catchUpInterval)
+	defer behind.Stop()
+	for {
+		if err := l.advance(); err != nil {
+			return err
+		}
+		more := l.send()
+		l.setWake(wake, more)
+		if err := l.step(ctx, wake, behind); err != nil {
+			return err
+		}
+	}
+}
+
+// step takes one input, and those that wait behind it.
+func (l *loop) step(ctx context.Context, wake *time.Timer, behind *time.Ticker) error {
+	var appended <-chan error
+	if l.flight != nil {
+		appended = l.flight.appended
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case input := <-l.leader.inputs:
+		input(l)
+		for range len(l.leader.inputs) {
+			(<-l.leader.inputs)(l)
+		}
+	case err := <-appended:
+		return l.answered(ctx, err)
+	case r := <-l.resolved:
+		return l.answered(ctx, r.err)
+	case <-l.space.C:
+		l.pending.full = false
+	case <-behind.C:
+		l.startCatchUp()
+	case <-wake.C:
+	}
+	return nil
+}
+
+// advance appends the next block if none is in flight and there is one.
+func (l *loop) advance() error {
+	for l.flight == nil && !l.pending.empty() {
+		b, err := l.pending.seal(l.ledger)
+		if err != nil {
+			return err
+		}
+		if b.data == nil {
+			l.settle(b.outcomes)
+			continue
+		}
+		b.appended = l.leader.config.Log.Append(l.ledger.Sequence(), b.data)
+		l.flight = b
+	}
+	return nil
+}
+
+// answered takes the log's answer to the block in flight.
+func (l *loop) answered(ctx context.Context, err error) error {
+	b := l.flight
+	switch {
+	case err == nil:
+		l.flight = nil
+		return l.commit(b)
+	case errors.Is(err, eventlog.ErrConflict):
+		return fmt.Errorf("%w: %w", ErrFenced, err)
+	case errors.Is(err, eventlog.ErrNoSpace):
+		l.leader.logger.Error("the log has no space left: events are refused", "error", err)
+		l.flight = nil
+		l.pending.full = true
+		l.pending.refuse(b)
+		l.space.Reset(spaceRetry)
+		return nil
+	case errors.Is(err, eventlog.ErrUnknown):
+		l.leader.logger.Warn("an append was not answered: reading it back", "sequence", b.committed.sequence)
+		b.appended = nil
+		go func() { l.resolved <- resolution{l.leader.resolve(ctx, b)} }()
+		return nil
+	default:
+		return fmt.Errorf("appending to the log: %w", err)
+	}
+}
+
+// resolve finds out whether a block is in the log, and appends it again, the
+// same bytes at the same place, until that is known.
+func (l *Leader) resolve(ctx context.Context, b *block) error {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, unknownRetry) {
+		records, err := l.config.Log.Read(ctx, b.committed.sequence)
+		switch {
+		case err != nil:
+		case len(records) > 0 && bytes.Equal(records[0].Data, b.data):
+			return nil
+		case len(records) > 0:
+			return eventlog.ErrConflict
+		default:
+			select {
+			case err := <-l.config.Log.Append(b.committed.sequence-1, b.data):
+				if err == nil || errors.Is(err, eventlog.ErrNoSpace) {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// setWake sets the timer to when the loop must look again by itself.
+func (l *loop) setWake(wake *time.Timer, now bool) {
+	if now {
+		wake.Reset(0)
+		return
+	}
+	if at, ok := l.dispatch.Wake(); ok {
+		wake.Reset(max(0, time.Until(time.UnixMilli(at))))
+		return
+	}
+	wake.Reset(time.Hour)
+}
+
+// send hands out what is due, and reports whether there may be more.
+func (l *loop) send() (more bool) {
+	sends := l.dispatch.Next(time.Now().UnixMilli(), sendsPerTurn)
+	l.sendAll(sends)
+	return len(sends) > 0
+}
+
+// sendAll sends each event once to each session: sends of one event to one
+// session follow each other.
+func (l *loop) sendAll(sends []dispatch.Send) {
+	for len(sends) > 0 {
+		n := 1
+		for n < len(sends) && sends[n].Session == sends[0].Session && sends[n].Position == sends[0].Position {
+			n++
+		}
+		l.sendEvent(sends[:n])
+		sends = sends[n:]
+	}
+}
+
+// sendEvent sends one event to one session, or has it read first.
+func (l *loop) sendEvent(sends []dispatch.Send) {
+	sequence := sends[0].Position.Sequence
+	c, ok := l.leader.recent.get(sequence)
+	if !ok {
+		if l.missing[sequence] == nil {
+			l.fetcher.ask(sequence)
+		}
+		l.missing[sequence] = append(l.missing[sequence], sends...)
+		return
+	}
+	session, index := l.sessions[sends[0].Session], int(sends[0].Position.Index)
+	if session == nil || index >= len(c.record.GetEvents()) {
+		return
+	}
+	event := c.record.GetEvents()[index]
+	message := &linkv1.Dispatch{
+		Sequence:          sequence,
+		Index:             sends[0].Position.Index,
+		Tenant:            event.GetTenant(),
+		Event:             event.GetEvent(),
+		PublishTimeUnixMs: c.record.GetTimeUnixMs(),
+	}
+	for _, s := range sends {
+		if l.dispatch.Holds(s.Session, s.Delivery) {
+			l.dispatch.Charge(s, len(event.GetEvent()))
+			message.Targets = append(message.Targets, &linkv1.Target{Subscription: uint64(s.Subscription), Attempt: s.Attempt})
+		}
+	}
+	if len(message.GetTargets()) > 0 {
+		session.dispatch(message)
+	}
+}
+
+// fetched takes a record that was read back, and sends what waited for it.
+func (l *loop) fetched(sequence uint64, c committed, err error) {
+	sends := l.missing[sequence]
+	delete(l.missing, sequence)
+	if err != nil {
+		l.leader.logger.Error("reading events back to send them", "sequence", sequence, "error", err)
+		for _, s := range sends { // to be tried again
+			l.dispatch.Return(s.Session, s.Delivery)
+		}
+		return
+	}
+	l.leader.recent.putOlder(c)
+	l.sendAll(sends)
+}
+
+// failPending answers everybody who still waits. What is in flight may be in
+// the log or not: a producer that repeats its event with the same id is safe.
+func (l *loop) failPending() {
+	if b := l.flight; b != nil {
+		for _, c := range b.changes {
+			c.done <- ErrNotLeading
+		}
+		for _, e := range append(b.events, b.repeats...) {
+			e.call.fail(ErrNotLeading)
+		}
+	}
+	for _, c := range l.pending.changes {
+		c.done <- ErrNotLeading
+	}
+	for _, e := range l.pending.events {
+		e.call.fail(ErrNotLeading)
+	}
+}

@@ -1,0 +1,119 @@
+package lead
+
+import (
+	"context"
+
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/internal/eventlog"
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+)
+
+// Publish hands events over to be made durable, in the order of the calls, and
+// returns what to wait on. It waits itself while too much is handed over and
+// not written.
+func (l *Leader) Publish(ctx context.Context, events []*linkv1.LoggedEvent) (*Publishing, error) {
+	size := int64(0)
+	for _, e := range events {
+		size += int64(len(e.GetEvent()))
+	}
+	size = min(size, int64(l.config.PendingBytes))
+	if err := l.pending.Acquire(ctx, size); err != nil {
+		return nil, err
+	}
+	call := &publishCall{duplicates: make([]bool, len(events)), left: len(events), done: make(chan error, 1)}
+	err := l.do(ctx, func(loop *loop) {
+		if loop.pending.full {
+			call.fail(eventlog.ErrNoSpace)
+			return
+		}
+		for i, e := range events {
+			loop.pending.events = append(loop.pending.events, published{e, i, call})
+		}
+	})
+	if err != nil {
+		l.pending.Release(size)
+		return nil, err
+	}
+	return &Publishing{l, call, size}, nil
+}
+
+// Publishing is events on their way into the log.
+type Publishing struct {
+	leader *Leader
+	call   *publishCall
+	size   int64
+}
+
+// Wait returns once the events are durable, and says of each whether one of
+// its id was there before. It must be called once. On an error some of the
+// events may be durable; a context that ends while the log does not answer is
+// such an error.
+func (p *Publishing) Wait(ctx context.Context) (duplicates []bool, err error) {
+	defer p.leader.pending.Release(p.size)
+	if err := p.leader.await(ctx, p.call.done); err != nil {
+		return nil, err
+	}
+	return p.call.duplicates, nil
+}
+
+// await returns what the loop answers. When the leadership ends the loop
+// answers everybody it knows; a call it has not seen is answered here.
+func (l *Leader) await(ctx context.Context, done <-chan error) error {
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.ended:
+	}
+	select {
+	case err := <-done:
+		return err
+	default:
+		return ErrNotLeading
+	}
+}
+
+// ChangeSubscription makes a change of one subscription durable. build is run
+// with the state that the change will be applied to, and must only read; an
+// error it returns is returned, and nothing is changed. target names the
+// subscription; next is the number to give if it is new.
+func (l *Leader) ChangeSubscription(ctx context.Context, target string,
+	build func(state *ledger.Ledger, next ledger.Number) (*linkv1.SubscriptionChange, error),
+) error {
+	return l.change(ctx, &change{
+		target: "subscription " + target,
+		build: func(state *ledger.Ledger, next ledger.Number) (*linkv1.TenantChange, *linkv1.SubscriptionChange, error) {
+			subscription, err := build(state, next)
+			return nil, subscription, err
+		},
+	})
+}
+
+// ChangeTenant is ChangeSubscription for a tenant. It is applied alone: no
+// subscription is changed in the same record.
+func (l *Leader) ChangeTenant(ctx context.Context, build func(state *ledger.Ledger) (*linkv1.TenantChange, error)) error {
+	return l.change(ctx, &change{
+		target: tenantTarget,
+		build: func(state *ledger.Ledger, _ ledger.Number) (*linkv1.TenantChange, *linkv1.SubscriptionChange, error) {
+			tenant, err := build(state)
+			return tenant, nil, err
+		},
+	})
+}
+
+func (l *Leader) change(ctx context.Context, c *change) error {
+	done := make(chan error, 1)
+	c.done = done
+	err := l.do(ctx, func(loop *loop) {
+		if loop.pending.full {
+			done <- eventlog.ErrNoSpace
+			return
+		}
+		loop.pending.changes = append(loop.pending.changes, c)
+	})
+	if err != nil {
+		return err
+	}
+	return l.await(ctx, done)
+}

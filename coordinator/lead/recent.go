@@ -1,0 +1,94 @@
+package lead
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fanfare-dev/fanfare/internal/eventlog"
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+)
+
+// committed is a record that is in the log.
+type committed struct {
+	sequence uint64
+	hash     []byte
+	record   *linkv1.Record
+	size     int // bytes in the log
+}
+
+// decodeRecord reads a record as the log has it.
+func decodeRecord(r eventlog.Record) (committed, error) {
+	record := new(linkv1.Record)
+	if err := proto.Unmarshal(r.Data, record); err != nil {
+		return committed{}, fmt.Errorf("decoding record %d: %w", r.Seq, err)
+	}
+	hash := sha256.Sum256(r.Data)
+	return committed{r.Seq, hash[:], record, len(r.Data)}, nil
+}
+
+// recent holds the newest records in memory, so that what is dispatched or
+// followed soon after it was written is not read again. Safe for concurrent
+// use; only the loop puts.
+type recent struct {
+	limit int // bytes
+
+	committed position // of the newest record
+
+	mu      sync.Mutex
+	records []committed          // guarded by mu; without gaps, newest last
+	older   map[uint64]committed // guarded by mu; read back from the log
+	order   []uint64             // guarded by mu; of older, oldest read first
+	bytes   int                  // guarded by mu; of records
+	reread  int                  // guarded by mu; bytes of older
+}
+
+func newRecent(limit int) *recent {
+	return &recent{limit: limit, older: make(map[uint64]committed)}
+}
+
+// put adds the record that follows the last one.
+func (r *recent) put(c committed) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.records = append(r.records, c)
+	r.bytes += c.size
+	for r.bytes > r.limit && len(r.records) > 1 {
+		r.bytes -= r.records[0].size
+		r.records[0] = committed{}
+		r.records = r.records[1:]
+	}
+	r.committed.set(c.sequence)
+}
+
+// putOlder adds a record that was read back from the log.
+func (r *recent) putOlder(c committed) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.older[c.sequence]; ok {
+		return
+	}
+	r.older[c.sequence] = c
+	r.order = append(r.order, c.sequence)
+	r.reread += c.size
+	for r.reread > r.limit/4 && len(r.order) > 1 {
+		r.reread -= r.older[r.order[0]].size
+		delete(r.older, r.order[0])
+		r.order = r.order[1:]
+	}
+}
+
+// get returns a record if it is in memory.
+func (r *recent) get(sequence uint64) (committed, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.records) > 0 && sequence >= r.records[0].sequence {
+		if i := sequence - r.records[0].sequence; i < uint64(len(r.records)) {
+			return r.records[i], true
+		}
+	}
+	c, ok := r.older[sequence]
+	return c, ok
+}

@@ -1,0 +1,286 @@
+package lead
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/fanfare-dev/fanfare/coordinator/dispatch"
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+)
+
+// endpointsPerMessage is how many subscriptions one part of a snapshot has.
+const endpointsPerMessage = 200
+
+// Stream is a session's end of an Attach call.
+type Stream interface {
+	Context() context.Context
+	Send(*linkv1.AttachResponse) error
+	Recv() (*linkv1.AttachRequest, error)
+}
+
+// session is one attached worker. The loop puts messages into its outbox and
+// never waits: what can be in there is bounded by the worker's credit and by
+// the subscriptions of its shards.
+type session struct {
+	id      dispatch.SessionID // set by the loop before anything else
+	worker  dispatch.Worker
+	claimed map[int]bool  // slots; owned by the loop
+	epochs  map[int]int64 // of the slots; owned by the loop
+	cancel  context.CancelFunc
+	secrets Opener
+	outbox  *queue[message]
+}
+
+// message makes a message when its turn to be sent comes, off the loop.
+type message func() (*linkv1.AttachResponse, error)
+
+// Attach serves a session until the stream or the leadership ends. hello was
+// received from the stream already. It returns a gRPC status.
+func (l *Leader) Attach(stream Stream, hello *linkv1.Hello) error {
+	if hello.GetWorker() == "" || hello.GetCreditCount() == 0 || hello.GetCreditBytes() == 0 {
+		return status.Error(codes.FailedPrecondition, "hello lacks a worker, credit_count or credit_bytes")
+	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	s := &session{
+		worker:  dispatch.Worker{ID: hello.GetWorker(), Incarnation: hello.GetIncarnation()},
+		claimed: make(map[int]bool),
+		epochs:  make(map[int]int64),
+		cancel:  cancel,
+		secrets: l.config.Secrets,
+		outbox:  newQueue[message](),
+	}
+	credit := dispatch.NewCredit(hello.GetCreditCount(), hello.GetCreditBytes())
+	if err := l.call(ctx, func(loop *loop) { loop.attach(s, credit) }); err != nil {
+		return unavailable(err)
+	}
+	received := make(chan error, 1)
+	go func() { received <- l.receive(ctx, stream, s) }()
+	err := s.send(ctx, stream)
+	cancel()
+	// Detaching must not be lost with the session's own context.
+	_ = l.do(context.WithoutCancel(ctx), func(loop *loop) { loop.detach(s) }) // fails only when there is no loop left
+	// The receiver ends with the stream, when this function has returned.
+	select {
+	case receiveErr := <-received:
+		if errors.Is(err, context.Canceled) && receiveErr != nil {
+			return receiveErr
+		}
+	default:
+	}
+	return unavailable(err)
+}
+
+func unavailable(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return status.Error(codes.Unavailable, err.Error())
+}
+
+// receive hands what the worker says to the loop.
+func (l *Leader) receive(ctx context.Context, stream Stream, s *session) error {
+	defer s.cancel()
+	for {
+		request, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var refused error
+		switch request.GetMessage().(type) {
+		case *linkv1.AttachRequest_Claim:
+			err = l.do(ctx, func(loop *loop) { loop.claim(s, request.GetClaim()) })
+		case *linkv1.AttachRequest_Release:
+			err = l.do(ctx, func(loop *loop) { loop.release(s, request.GetRelease()) })
+		case *linkv1.AttachRequest_Outcomes:
+			err = l.do(ctx, func(loop *loop) { loop.outcomes(s, request.GetOutcomes()) })
+		default:
+			refused = status.Errorf(codes.FailedPrecondition, "unexpected message %T", request.GetMessage())
+		}
+		if err := errors.Join(err, refused); err != nil {
+			return err
+		}
+	}
+}
+
+// send empties the outbox into the stream until ctx ends.
+func (s *session) send(ctx context.Context, stream Stream) error {
+	for {
+		batch, err := s.outbox.take(ctx)
+		if err != nil {
+			return err
+		}
+		for _, m := range batch {
+			response, err := m()
+			if err != nil {
+				return err
+			}
+			if err := stream.Send(response); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *session) putResponse(r *linkv1.AttachResponse) {
+	s.outbox.put(func() (*linkv1.AttachResponse, error) { return r, nil })
+}
+
+func (s *session) dispatch(d *linkv1.Dispatch) {
+	s.putResponse(&linkv1.AttachResponse{Message: &linkv1.AttachResponse_Dispatch{Dispatch: d}})
+}
+
+func (s *session) durable(number uint64) {
+	s.putResponse(&linkv1.AttachResponse{Message: &linkv1.AttachResponse_Durable{Durable: &linkv1.Durable{Number: number}}})
+}
+
+// subscriptionChanged passes on what became of one of the worker's
+// subscriptions.
+func (s *session) subscriptionChanged(slot int, change ledger.SubscriptionChange) {
+	delta := &linkv1.SubscriptionDelta{Slot: int32(slot)} //nolint:gosec // few slots
+	if change.Current == nil {
+		delta.Deleted = uint64(change.Number)
+		s.putResponse(&linkv1.AttachResponse{Message: &linkv1.AttachResponse_Delta{Delta: delta}})
+		return
+	}
+	stored := change.Current.Stored
+	s.outbox.put(func() (*linkv1.AttachResponse, error) {
+		var err error
+		delta.Put, err = s.endpoint(change.Number, stored)
+		return &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Delta{Delta: delta}}, err
+	})
+}
+
+// snapshot passes on all subscriptions of a slot, in parts.
+func (s *session) snapshot(slot int, epoch int64, all []*ledger.Subscription) {
+	type stored struct {
+		number ledger.Number
+		stored *linkv1.StoredSubscription
+	}
+	parts := make([]stored, 0, len(all))
+	for _, sub := range all { // the ledger's own values stay in the loop
+		parts = append(parts, stored{sub.Number, sub.Stored})
+	}
+	for first := true; first || len(parts) > 0; first = false {
+		n := min(len(parts), endpointsPerMessage)
+		part := parts[:n]
+		parts = parts[n:]
+		complete := len(parts) == 0
+		s.outbox.put(func() (*linkv1.AttachResponse, error) {
+			message := &linkv1.ShardSnapshot{Slot: int32(slot), Epoch: epoch, Complete: complete} //nolint:gosec // few slots
+			for _, sub := range part {
+				endpoint, err := s.endpoint(sub.number, sub.stored)
+				if err != nil {
+					return nil, err
+				}
+				message.Endpoints = append(message.Endpoints, endpoint)
+			}
+			return &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Snapshot{Snapshot: message}}, nil
+		})
+	}
+}
+
+func (s *session) endpoint(number ledger.Number, stored *linkv1.StoredSubscription) (*linkv1.Endpoint, error) {
+	endpoint := &linkv1.Endpoint{
+		Number:       uint64(number),
+		Tenant:       stored.GetTenant(),
+		Subscription: stored.GetSubscription(),
+	}
+	for _, sealed := range stored.GetSealedSecrets() {
+		secret, err := s.secrets.Open(sealed)
+		if err != nil {
+			return nil, fmt.Errorf("opening a secret of subscription %s: %w", stored.GetId(), err)
+		}
+		endpoint.Secrets = append(endpoint.Secrets, secret)
+	}
+	return endpoint, nil
+}
+
+// attach begins a session.
+func (l *loop) attach(s *session, credit dispatch.Credit) {
+	l.lastID++
+	s.id = l.lastID
+	l.sessions[s.id] = s
+	l.dispatch.Attach(s.id, s.worker, credit)
+	l.leader.logger.Info("worker attached", "worker", s.worker.ID, "session", s.id)
+	s.putResponse(&linkv1.AttachResponse{Message: &linkv1.AttachResponse_Welcome{Welcome: &linkv1.Welcome{
+		Epoch:             l.ledger.Epoch(),
+		OutcomeIntervalMs: uint32(l.leader.config.OutcomeInterval.Milliseconds()), //nolint:gosec // well below
+		OutcomeBatch:      uint32(l.leader.config.OutcomeBatch),                   //nolint:gosec // well below
+	}}})
+}
+
+// detach ends a session.
+func (l *loop) detach(s *session) {
+	if l.sessions[s.id] == nil {
+		return
+	}
+	delete(l.sessions, s.id)
+	l.dispatch.Detach(s.id)
+	l.leader.logger.Info("worker detached", "worker", s.worker.ID, "session", s.id)
+}
+
+func (l *loop) endSessions() {
+	for _, s := range l.sessions {
+		s.cancel()
+	}
+}
+
+// claim gives a slot to a session.
+func (l *loop) claim(s *session, claim *linkv1.Claim) {
+	slot := int(claim.GetSlot())
+	inHand := make([]ledger.Delivery, 0, len(claim.GetInHand()))
+	for _, ref := range claim.GetInHand() {
+		inHand = append(inHand, ledger.Delivery{
+			Subscription: ledger.Number(ref.GetSubscription()),
+			Position:     ledger.Position{Sequence: ref.GetSequence(), Index: ref.GetIndex()},
+		})
+	}
+	if l.sessions[s.id] == nil || !l.dispatch.Claim(s.id, slot, claim.GetEpoch(), inHand) {
+		l.leader.logger.Warn("a claim was refused", "worker", s.worker.ID, "slot", slot, "epoch", claim.GetEpoch())
+		s.cancel()
+		return
+	}
+	for _, other := range l.sessions {
+		delete(other.claimed, slot)
+	}
+	s.claimed[slot] = true
+	var members []*ledger.Subscription
+	for _, number := range l.dispatch.Members(slot) {
+		members = append(members, l.ledger.Subscription(number))
+	}
+	s.snapshot(slot, claim.GetEpoch(), members)
+}
+
+// release takes a slot from a session.
+func (l *loop) release(s *session, release *linkv1.Release) {
+	delete(s.claimed, int(release.GetSlot()))
+	l.dispatch.Release(s.id, int(release.GetSlot()))
+}
+
+// outcomes takes a batch of a session. What was handed back is settled at
+// once; of the rest, failures count only from who has the delivery in hand.
+func (l *loop) outcomes(s *session, batch *linkv1.OutcomeBatch) {
+	for _, outcome := range batch.GetOutcomes() {
+		delivery := deliveryOf(outcome)
+		switch {
+		case outcome.GetKind() == linkv1.Outcome_RETURNED:
+			l.dispatch.Return(s.id, delivery)
+		case outcome.GetKind() == linkv1.Outcome_DELIVERED || l.dispatch.Holds(s.id, delivery):
+			l.pending.outcomes = append(l.pending.outcomes, reported{session: s, outcome: outcome})
+		}
+	}
+	l.pending.outcomes = append(l.pending.outcomes, reported{session: s, batch: batch.GetNumber()})
+}

@@ -1,0 +1,106 @@
+package serve
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+
+	"github.com/fanfare-dev/fanfare/internal/history"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+)
+
+// GetDelivery implements DeliveryService.
+func (s *Server) GetDelivery(ctx context.Context, request *fanfarev1.GetDeliveryRequest) (*fanfarev1.Delivery, error) {
+	tenant, id, err := parseChild("name", request.GetName(), "deliveries")
+	if err != nil {
+		return nil, err
+	}
+	key, err := history.ParseDeliveryID(id)
+	if err != nil {
+		return nil, notFound("delivery", request.GetName())
+	}
+	if err := s.followed(ctx, tenant); err != nil {
+		return nil, err
+	}
+	delivery, err := s.History.Delivery(ctx, string(tenant), key)
+	if errors.Is(err, history.ErrNotFound) {
+		return nil, notFound("delivery", request.GetName())
+	}
+	return delivery, err
+}
+
+// ListDeliveries implements DeliveryService.
+func (s *Server) ListDeliveries(ctx context.Context, request *fanfarev1.ListDeliveriesRequest) (*fanfarev1.ListDeliveriesResponse, error) {
+	tenant, err := parseTenant("parent", request.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	page, err := pageOf(request.GetPageSize(), request.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	query := history.DeliveryQuery{Tenant: string(tenant), State: request.GetState()}
+	if _, known := fanfarev1.Delivery_State_name[int32(query.State)]; !known {
+		return nil, invalid("state", "is %d, which is not a state", query.State)
+	}
+	if query.SubscriptionID, err = parseFilter("subscription", request.GetSubscription(), tenant, "subscriptions"); err != nil {
+		return nil, err
+	}
+	if query.EventID, err = parseFilter("event", request.GetEvent(), tenant, "events"); err != nil {
+		return nil, err
+	}
+	if query.Start, query.End, err = between(request.GetStartTime(), request.GetEndTime()); err != nil {
+		return nil, err
+	}
+	if err := s.followed(ctx, tenant); err != nil {
+		return nil, err
+	}
+	deliveries, next, err := s.History.Deliveries(ctx, query, page)
+	if err != nil {
+		return nil, err
+	}
+	return &fanfarev1.ListDeliveriesResponse{Deliveries: deliveries, NextPageToken: next}, nil
+}
+
+// ListAttempts implements DeliveryService.
+func (s *Server) ListAttempts(ctx context.Context, request *fanfarev1.ListAttemptsRequest) (*fanfarev1.ListAttemptsResponse, error) {
+	delivery, err := s.GetDelivery(ctx, &fanfarev1.GetDeliveryRequest{Name: request.GetParent()})
+	if err != nil {
+		return nil, err
+	}
+	tenant, id, err := parseChild("parent", delivery.GetName(), "deliveries")
+	if err != nil {
+		return nil, err
+	}
+	key, err := history.ParseDeliveryID(id)
+	if err != nil {
+		return nil, err
+	}
+	page, err := pageOf(request.GetPageSize(), request.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	attempts, next, err := s.History.Attempts(ctx, string(tenant), key, page)
+	if err != nil {
+		return nil, err
+	}
+	return &fanfarev1.ListAttemptsResponse{Attempts: attempts, NextPageToken: next}, nil
+}
+
+// WatchDeliveries implements DeliveryService.
+func (s *Server) WatchDeliveries(request *fanfarev1.WatchDeliveriesRequest, stream grpc.ServerStreamingServer[fanfarev1.WatchDeliveriesResponse]) error {
+	tenant, err := parseTenant("parent", request.GetParent())
+	if err != nil {
+		return err
+	}
+	subscription, err := parseFilter("subscription", request.GetSubscription(), tenant, "subscriptions")
+	if err != nil {
+		return err
+	}
+	leader, err := s.leader(stream.Context(), tenant)
+	if err != nil {
+		return err
+	}
+	return leader.Watch(stream.Context(), tenant, subscription, stream.Send)
+}

@@ -1,0 +1,111 @@
+package serve
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/fanfare-dev/fanfare/internal/openapi"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+)
+
+// HTTPConfig is what the HTTP side of the API needs.
+type HTTPConfig struct {
+	// API is a connection to the gRPC services that are to be shown.
+	API *grpc.ClientConn
+	// Ready says what keeps this process from serving, or nil.
+	Ready func(context.Context) error
+	// Metrics serves the metrics in the text format of Prometheus.
+	Metrics http.Handler
+}
+
+// HTTP returns everything that is served over HTTP: the services as REST and
+// JSON, CloudEvents at POST /v1/tenants/{tenant}/events, health and metrics.
+func HTTP(ctx context.Context, config HTTPConfig) (http.Handler, error) {
+	rest := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+			MarshalOptions:   protojson.MarshalOptions{EmitDefaultValues: true},
+			UnmarshalOptions: protojson.UnmarshalOptions{},
+		}),
+	)
+	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
+		fanfarev1.RegisterEventServiceHandler,
+		fanfarev1.RegisterSubscriptionServiceHandler,
+		fanfarev1.RegisterDeliveryServiceHandler,
+		fanfarev1.RegisterTenantServiceHandler,
+		fanfarev1.RegisterClusterServiceHandler,
+	} {
+		if err := register(ctx, rest, config.API); err != nil {
+			return nil, fmt.Errorf("registering the REST gateway: %w", err)
+		}
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/v1/", rest)
+	mux.Handle("POST /v1/tenants/{tenant}/events", &cloudEvents{fanfarev1.NewEventServiceClient(config.API), rest})
+	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(openapi.Document()) // the client may have gone
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { reportHealth(w, nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { reportHealth(w, config.Ready(r.Context())) })
+	mux.Handle("GET /metrics", config.Metrics)
+	return mux, nil
+}
+
+// reportHealth answers 200, or 503 with what is wrong.
+func reportHealth(w http.ResponseWriter, problem error) {
+	answer := struct {
+		Status  string `json:"status"`
+		Problem string `json:"problem,omitempty"`
+	}{Status: "ok"}
+	code := http.StatusOK
+	if problem != nil {
+		answer.Status, answer.Problem = "unavailable", problem.Error()
+		code = http.StatusServiceUnavailable
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(answer) // the client may have gone
+}
+
+// cloudEvents takes events as CloudEvents over HTTP. Answers and errors are
+// those of EventService.Publish in JSON, but for 202 in place of 200: the
+// events are durable, and will be delivered.
+type cloudEvents struct {
+	events fanfarev1.EventServiceClient
+	rest   *runtime.ServeMux
+}
+
+func (c *cloudEvents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	_, marshaler := runtime.MarshalerForRequest(c.rest, r)
+	response, err := c.publish(r)
+	if err != nil {
+		runtime.HTTPError(r.Context(), c.rest, marshaler, w, r, err)
+		return
+	}
+	body, err := marshaler.Marshal(response)
+	if err != nil {
+		runtime.HTTPError(r.Context(), c.rest, marshaler, w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusAccepted)
+	_, _ = w.Write(body) // the client may have gone
+}
+
+func (c *cloudEvents) publish(r *http.Request) (*fanfarev1.PublishResponse, error) {
+	events, err := decodeCloudEvents(r.Header, r.Body)
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	ctx, err := runtime.AnnotateContext(r.Context(), c.rest, r, fanfarev1.EventService_Publish_FullMethodName)
+	if err != nil {
+		return nil, err
+	}
+	return c.events.Publish(ctx, &fanfarev1.PublishRequest{Parent: "tenants/" + r.PathValue("tenant"), Events: events})
+}

@@ -1,0 +1,157 @@
+package serve
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/fanfare-dev/fanfare/coordinator/lead"
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/internal/history"
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+)
+
+// Sizes of pages.
+const (
+	defaultPageSize = 50
+	maxPageSize     = 1000
+)
+
+// readTimeout bounds how long a read waits for the history to catch up with
+// what was acknowledged.
+const readTimeout = 5 * time.Second
+
+// Directory knows the partitions.
+type Directory interface {
+	// Partitions returns how many there are.
+	Partitions() int
+	// Leader returns a partition's leader, if it is in this process. An error
+	// says who leads it instead, as a status a client understands.
+	Leader(partition int) (*lead.Leader, error)
+	// Describe returns the members, shards and engines as the cluster has
+	// them, and the partitions without what only their leaders know.
+	Describe(ctx context.Context) (*fanfarev1.Cluster, error)
+}
+
+// URLPolicy says which endpoints may be subscribed.
+type URLPolicy interface {
+	// CheckURL returns what is wrong with a URL, or nil.
+	CheckURL(url string) error
+}
+
+// Sealer encrypts secrets, and opens them.
+type Sealer interface {
+	lead.Opener
+	Seal(secret string) []byte
+}
+
+// Config is what the API needs.
+type Config struct {
+	Directory Directory
+	History   history.Store
+	URLs      URLPolicy
+	Secrets   Sealer
+	Logger    *slog.Logger
+}
+
+// Server is the API: every service of package fanfare.v1, and the workers'
+// link.
+type Server struct {
+	fanfarev1.UnimplementedEventServiceServer
+	fanfarev1.UnimplementedSubscriptionServiceServer
+	fanfarev1.UnimplementedDeliveryServiceServer
+	fanfarev1.UnimplementedTenantServiceServer
+	fanfarev1.UnimplementedClusterServiceServer
+	linkv1.UnimplementedLinkServiceServer
+
+	Config
+}
+
+// New returns the API.
+func New(config Config) *Server { return &Server{Config: config} }
+
+// Register adds all services to a gRPC server.
+func (s *Server) Register(to grpc.ServiceRegistrar) {
+	fanfarev1.RegisterEventServiceServer(to, s)
+	fanfarev1.RegisterSubscriptionServiceServer(to, s)
+	fanfarev1.RegisterDeliveryServiceServer(to, s)
+	fanfarev1.RegisterTenantServiceServer(to, s)
+	fanfarev1.RegisterClusterServiceServer(to, s)
+	linkv1.RegisterLinkServiceServer(to, s)
+}
+
+// leader returns the leader of a tenant that exists.
+func (s *Server) leader(ctx context.Context, tenant ledger.TenantID) (*lead.Leader, error) {
+	leader, err := s.Directory.Leader(PartitionOf(tenant, s.Directory.Partitions()))
+	if err != nil {
+		return nil, err
+	}
+	if tenant == DefaultTenant {
+		return leader, nil
+	}
+	var exists bool
+	if err := leader.Query(ctx, func(l *ledger.Ledger) { exists = l.Tenant(tenant) != nil }); err != nil {
+		return nil, err
+	}
+	if !exists {
+		return nil, notFound("tenant", string(tenant))
+	}
+	return leader, nil
+}
+
+// followed returns once the history shows all that was acknowledged to the
+// tenant before the call.
+func (s *Server) followed(ctx context.Context, tenant ledger.TenantID) error {
+	leader, err := s.leader(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return leader.Followed(ctx)
+}
+
+func pageOf(size int32, token string) (history.Page, error) {
+	switch {
+	case size < 0:
+		return history.Page{}, invalid("page_size", "is %d; it cannot be negative", size)
+	case size == 0:
+		size = defaultPageSize
+	}
+	return history.Page{Size: int(min(size, maxPageSize)), Token: token}, nil
+}
+
+// newID returns a new id that sorts by the time it was made.
+func newID(prefix string) (string, error) {
+	id, err := ulid.New(ulid.Timestamp(time.Now()), rand.Reader)
+	if err != nil {
+		return "", fmt.Errorf("making an id: %w", err)
+	}
+	return prefix + strings.ToLower(id.String()), nil
+}
+
+// Attach serves the link of one worker.
+func (s *Server) Attach(stream grpc.BidiStreamingServer[linkv1.AttachRequest, linkv1.AttachResponse]) error {
+	request, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	hello := request.GetHello()
+	if hello == nil {
+		return status.Error(codes.FailedPrecondition, "the first message must be a hello")
+	}
+	leader, err := s.Directory.Leader(int(hello.GetPartition()))
+	if err != nil {
+		return err
+	}
+	return leader.Attach(stream, hello)
+}

@@ -1,0 +1,434 @@
+package serve
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/internal/history"
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+	"github.com/fanfare-dev/fanfare/signature"
+)
+
+// Limits of a subscription. They are part of the API: see
+// subscription_service.proto.
+const (
+	maxPatterns    = 100
+	maxDescription = 1024 // bytes
+	maxWaits       = 50
+	maxWait        = 7 * 24 * time.Hour
+	minTimeout     = time.Second
+	maxTimeout     = 30 * time.Second
+)
+
+// defaultPayloadMode is what an empty payload mode means.
+const defaultPayloadMode = "standard"
+
+// CreateSubscription implements SubscriptionService.
+func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.CreateSubscriptionRequest) (*fanfarev1.Subscription, error) {
+	tenant, err := parseTenant("parent", request.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	wanted := cloneConfig(request.GetSubscription())
+	if err := s.checkSubscription(wanted); err != nil {
+		return nil, within("subscription", err)
+	}
+	secret, err := secretOf(request.GetSubscription())
+	if err != nil {
+		return nil, within("subscription", err)
+	}
+	id, err := newID("sub_")
+	if err != nil {
+		return nil, err
+	}
+	leader, err := s.leader(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	wanted.CreateTime = timestamppb.Now()
+	wanted.UpdateTime = wanted.GetCreateTime()
+	stored := &linkv1.StoredSubscription{
+		Tenant: string(tenant), Id: id, Subscription: wanted, SealedSecrets: [][]byte{s.Secrets.Seal(secret)},
+	}
+	err = leader.ChangeSubscription(ctx, id, func(l *ledger.Ledger, next ledger.Number) (*linkv1.SubscriptionChange, error) {
+		if tenant != DefaultTenant && l.Tenant(tenant) == nil {
+			return nil, notFound("tenant", string(tenant))
+		}
+		return &linkv1.SubscriptionChange{Number: uint64(next), Put: stored}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	created := show(stored, nil)
+	created.Secret = &secret
+	return created, nil
+}
+
+// GetSubscription implements SubscriptionService.
+func (s *Server) GetSubscription(ctx context.Context, request *fanfarev1.GetSubscriptionRequest) (*fanfarev1.Subscription, error) {
+	tenant, id, err := parseChild("name", request.GetName(), "subscriptions")
+	if err != nil {
+		return nil, err
+	}
+	var found *fanfarev1.Subscription
+	err = s.read(ctx, tenant, func(l *ledger.Ledger) {
+		if sub := l.SubscriptionByID(tenant, id); sub != nil {
+			found = show(sub.Stored, healthOf(sub))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if found == nil {
+		return nil, notFound("subscription", request.GetName())
+	}
+	return found, nil
+}
+
+// ListSubscriptions implements SubscriptionService.
+func (s *Server) ListSubscriptions(ctx context.Context, request *fanfarev1.ListSubscriptionsRequest) (*fanfarev1.ListSubscriptionsResponse, error) {
+	tenant, err := parseTenant("parent", request.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	page, err := pageOf(request.GetPageSize(), request.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	after, err := parseNumberToken(page.Token)
+	if err != nil {
+		return nil, err
+	}
+	response := new(fanfarev1.ListSubscriptionsResponse)
+	err = s.read(ctx, tenant, func(l *ledger.Ledger) {
+		found := l.TenantSubscriptions(tenant, after, page.Size+1)
+		if len(found) > page.Size {
+			found = found[:page.Size]
+			response.NextPageToken = numberToken(found[len(found)-1].Number)
+		}
+		for _, sub := range found {
+			response.Subscriptions = append(response.Subscriptions, show(sub.Stored, healthOf(sub)))
+		}
+	})
+	return response, err
+}
+
+// UpdateSubscription implements SubscriptionService.
+func (s *Server) UpdateSubscription(ctx context.Context, request *fanfarev1.UpdateSubscriptionRequest) (*fanfarev1.Subscription, error) {
+	given := request.GetSubscription()
+	tenant, id, err := parseChild("subscription.name", given.GetName(), "subscriptions")
+	if err != nil {
+		return nil, err
+	}
+	paths, err := maskOf(request)
+	if err != nil {
+		return nil, err
+	}
+	leader, err := s.leader(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	var stored *linkv1.StoredSubscription
+	var health *fanfarev1.SubscriptionHealth
+	err = leader.ChangeSubscription(ctx, id, func(l *ledger.Ledger, _ ledger.Number) (*linkv1.SubscriptionChange, error) {
+		sub := l.SubscriptionByID(tenant, id)
+		if sub == nil {
+			return nil, notFound("subscription", given.GetName())
+		}
+		if err := checkEtag(given.GetEtag(), sub.Stored); err != nil {
+			return nil, err
+		}
+		var err error
+		if stored, err = s.updated(sub.Stored, given, paths); err != nil {
+			return nil, within("subscription", err)
+		}
+		health = healthOf(sub)
+		return &linkv1.SubscriptionChange{Number: uint64(sub.Number), Put: stored}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return show(stored, health), nil
+}
+
+// DeleteSubscription implements SubscriptionService.
+func (s *Server) DeleteSubscription(ctx context.Context, request *fanfarev1.DeleteSubscriptionRequest) (*emptypb.Empty, error) {
+	tenant, id, err := parseChild("name", request.GetName(), "subscriptions")
+	if err != nil {
+		return nil, err
+	}
+	leader, err := s.leader(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	err = leader.ChangeSubscription(ctx, id, func(l *ledger.Ledger, _ ledger.Number) (*linkv1.SubscriptionChange, error) {
+		sub := l.SubscriptionByID(tenant, id)
+		if sub == nil {
+			return nil, notFound("subscription", request.GetName())
+		}
+		if err := checkEtag(request.GetEtag(), sub.Stored); err != nil {
+			return nil, err
+		}
+		return &linkv1.SubscriptionChange{Number: uint64(sub.Number)}, nil
+	})
+	return &emptypb.Empty{}, err
+}
+
+// GetSubscriptionSecret implements SubscriptionService.
+func (s *Server) GetSubscriptionSecret(ctx context.Context, request *fanfarev1.GetSubscriptionSecretRequest) (*fanfarev1.SubscriptionSecret, error) {
+	name, ok := strings.CutSuffix(request.GetName(), "/secret")
+	if !ok {
+		return nil, invalid("name", "is %q; expected tenants/*/subscriptions/*/secret", request.GetName())
+	}
+	tenant, id, err := parseChild("name", name, "subscriptions")
+	if err != nil {
+		return nil, err
+	}
+	var sealed [][]byte
+	err = s.read(ctx, tenant, func(l *ledger.Ledger) {
+		if sub := l.SubscriptionByID(tenant, id); sub != nil {
+			sealed = sub.Stored.GetSealedSecrets()
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(sealed) == 0 {
+		return nil, notFound("subscription", name)
+	}
+	secret, err := s.Secrets.Open(sealed[0])
+	if err != nil {
+		return nil, err
+	}
+	return &fanfarev1.SubscriptionSecret{Name: request.GetName(), Secret: secret}, nil
+}
+
+// read runs f with the ledger of a tenant's partition.
+func (s *Server) read(ctx context.Context, tenant ledger.TenantID, f func(*ledger.Ledger)) error {
+	leader, err := s.leader(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	return leader.Query(ctx, f)
+}
+
+// cloneConfig copies what a client may set, but for the secret.
+func cloneConfig(given *fanfarev1.Subscription) *fanfarev1.Subscription {
+	return &fanfarev1.Subscription{
+		Url:           given.GetUrl(),
+		EventTypes:    given.GetEventTypes(),
+		Description:   given.GetDescription(),
+		PayloadMode:   given.GetPayloadMode(),
+		RetrySchedule: given.GetRetrySchedule(),
+		Timeout:       given.GetTimeout(),
+	}
+}
+
+// checkSubscription says what is wrong with a subscription, and fills in the
+// payload mode.
+func (s *Server) checkSubscription(sub *fanfarev1.Subscription) error {
+	if sub.GetUrl() == "" {
+		return invalid("url", "is empty")
+	}
+	if err := s.URLs.CheckURL(sub.GetUrl()); err != nil {
+		return invalid("url", "is not allowed: %s", err.Error())
+	}
+	if len(sub.GetEventTypes()) > maxPatterns {
+		return invalid("event_types", "has %d patterns; at most %d are allowed", len(sub.GetEventTypes()), maxPatterns)
+	}
+	for i, pattern := range sub.GetEventTypes() {
+		if err := ledger.CheckPattern(pattern); err != nil {
+			return invalid("event_types["+strconv.Itoa(i)+"]", "%s", err.Error())
+		}
+	}
+	if err := checkText("description", sub.GetDescription(), maxDescription); err != nil {
+		return err
+	}
+	switch sub.GetPayloadMode() {
+	case "":
+		sub.PayloadMode = defaultPayloadMode
+	case defaultPayloadMode, "cloudevents-binary", "cloudevents-structured", "raw":
+	default:
+		return invalid("payload_mode", "is %q; expected standard, cloudevents-binary, cloudevents-structured or raw", sub.GetPayloadMode())
+	}
+	return checkTimes(sub)
+}
+
+func checkTimes(sub *fanfarev1.Subscription) error {
+	if len(sub.GetRetrySchedule()) > maxWaits {
+		return invalid("retry_schedule", "has %d waits; at most %d are allowed", len(sub.GetRetrySchedule()), maxWaits)
+	}
+	for i, wait := range sub.GetRetrySchedule() {
+		if err := checkDuration("retry_schedule["+strconv.Itoa(i)+"]", wait, 0, maxWait); err != nil {
+			return err
+		}
+	}
+	if sub.GetTimeout() == nil {
+		return nil
+	}
+	return checkDuration("timeout", sub.GetTimeout(), minTimeout, maxTimeout)
+}
+
+func checkDuration(field string, d *durationpb.Duration, least, most time.Duration) error {
+	if !d.IsValid() || d.AsDuration() < least || d.AsDuration() > most {
+		return invalid(field, "is %s; %s to %s are allowed", d.AsDuration(), least, most)
+	}
+	return nil
+}
+
+// secretOf returns the secret a client gave, or a new one.
+func secretOf(given *fanfarev1.Subscription) (string, error) {
+	if given.Secret == nil {
+		secret, err := signature.NewSecret(rand.Reader)
+		if err != nil {
+			return "", fmt.Errorf("making a secret: %w", err)
+		}
+		return secret.Reveal(), nil
+	}
+	secret, err := signature.ParseSecret(given.GetSecret())
+	if err != nil {
+		return "", invalid("secret", "is no secret: %s", err.Error())
+	}
+	return secret.Reveal(), nil
+}
+
+// updatable are the fields a client may change, with whether one is set.
+func updatable(given *fanfarev1.Subscription) map[string]bool {
+	return map[string]bool{
+		"url":            given.GetUrl() != "",
+		"event_types":    len(given.GetEventTypes()) > 0,
+		"description":    given.GetDescription() != "",
+		"payload_mode":   given.GetPayloadMode() != "",
+		"retry_schedule": len(given.GetRetrySchedule()) > 0,
+		"timeout":        given.GetTimeout() != nil,
+		"secret":         given.Secret != nil,
+	}
+}
+
+// maskOf returns the fields to change.
+func maskOf(request *fanfarev1.UpdateSubscriptionRequest) (map[string]bool, error) {
+	known := updatable(request.GetSubscription())
+	if request.GetUpdateMask() == nil {
+		return known, nil
+	}
+	paths := make(map[string]bool)
+	for _, path := range request.GetUpdateMask().GetPaths() {
+		switch _, ok := known[path]; {
+		case ok:
+			paths[path] = true
+		case path == "*":
+			for name := range known {
+				paths[name] = name != "secret" || known[name]
+			}
+		case path == "name", path == "etag": // they say which one, not what
+		default:
+			return nil, invalid("update_mask", "has %q, which is not a field that can be changed", path)
+		}
+	}
+	return paths, nil
+}
+
+// updated returns a stored subscription with some fields changed.
+func (s *Server) updated(old *linkv1.StoredSubscription, given *fanfarev1.Subscription, paths map[string]bool) (*linkv1.StoredSubscription, error) {
+	stored := proto.CloneOf(old)
+	sub, from := stored.GetSubscription(), cloneConfig(given)
+	if paths["url"] {
+		sub.Url = from.GetUrl()
+	}
+	if paths["event_types"] {
+		sub.EventTypes = from.GetEventTypes()
+	}
+	if paths["description"] {
+		sub.Description = from.GetDescription()
+	}
+	if paths["payload_mode"] {
+		sub.PayloadMode = from.GetPayloadMode()
+	}
+	if paths["retry_schedule"] {
+		sub.RetrySchedule = from.GetRetrySchedule()
+	}
+	if paths["timeout"] {
+		sub.Timeout = from.GetTimeout()
+	}
+	if err := s.checkSubscription(sub); err != nil {
+		return nil, err
+	}
+	if paths["secret"] {
+		secret, err := secretOf(given)
+		if err != nil {
+			return nil, err
+		}
+		stored.SealedSecrets = [][]byte{s.Secrets.Seal(secret)}
+	}
+	sub.UpdateTime = timestamppb.Now()
+	return stored, nil
+}
+
+// etagOf changes with every update.
+func etagOf(stored *linkv1.StoredSubscription) string {
+	t := stored.GetSubscription().GetUpdateTime().AsTime()
+	return `"` + strconv.FormatInt(t.UnixNano(), 36) + `"`
+}
+
+func checkEtag(given string, stored *linkv1.StoredSubscription) error {
+	if given != "" && given != etagOf(stored) {
+		return &Error{codes.Aborted, "etag", "does not match: the subscription was changed meanwhile"}
+	}
+	return nil
+}
+
+// show returns a subscription as clients see it, without its secret.
+func show(stored *linkv1.StoredSubscription, health *fanfarev1.SubscriptionHealth) *fanfarev1.Subscription {
+	sub := proto.CloneOf(stored.GetSubscription())
+	sub.Name = subscriptionName(ledger.TenantID(stored.GetTenant()), stored.GetId())
+	sub.Etag = etagOf(stored)
+	sub.Health = health
+	return sub
+}
+
+func healthOf(sub *ledger.Subscription) *fanfarev1.SubscriptionHealth {
+	failures, since := sub.Failures()
+	_, behind := sub.Behind()
+	health := &fanfarev1.SubscriptionHealth{
+		OutstandingCount:    int64(sub.OutstandingCount()),
+		Behind:              behind,
+		ConsecutiveFailures: int64(failures), //nolint:gosec // counts attempts
+	}
+	if !since.IsZero() {
+		health.FailingSince = timestamppb.New(since)
+	}
+	return health
+}
+
+// numberToken is the page token of lists that are ordered by number.
+func numberToken(last ledger.Number) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatUint(uint64(last), 36)))
+}
+
+func parseNumberToken(token string) (ledger.Number, error) {
+	if token == "" {
+		return 0, nil
+	}
+	text, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		return 0, history.ErrPageToken
+	}
+	n, err := strconv.ParseUint(string(text), 36, 64)
+	if err != nil {
+		return 0, history.ErrPageToken
+	}
+	return ledger.Number(n), nil
+}
