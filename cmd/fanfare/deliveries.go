@@ -1,0 +1,199 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+)
+
+const deliveriesLong = `A delivery is one event owed to one subscription. It is pending until it ends,
+exactly once: delivered, dead (given up), expired (retention ended), or cancelled
+(the subscription was deleted). An ID is the last part of its name (dlv_…) or the
+whole name.`
+
+func deliveriesCommand(s *settings) *cobra.Command {
+	cmd := newGroup("deliveries", "See what became of every event at every endpoint", deliveriesLong,
+		listDeliveriesCommand(s),
+		getDeliveryCommand(s),
+		listAttemptsCommand(s),
+	)
+	cmd.Aliases = []string{"delivery"}
+	return cmd
+}
+
+// deliveryFilter holds the flags that choose deliveries.
+type deliveryFilter struct {
+	subscription, event string
+	state               stateFlag
+	within              timeRange
+}
+
+func (f *deliveryFilter) register(cmd *cobra.Command, s *settings) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.subscription, "subscription", "", "only this subscription's")
+	flags.StringVar(&f.event, "event", "", "only this event's")
+	flags.Var(&f.state, "state", "only in this state: "+strings.Join(stateNames(), ", "))
+	f.within.register(cmd, "deliveries that began to be owed")
+	complete(cmd, "state", stateNames()...)
+	s.completeSubscriptionFlag(cmd)
+}
+
+func listDeliveriesCommand(s *settings) *cobra.Command {
+	var (
+		pages  paging
+		filter deliveryFilter
+	)
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List deliveries, newest event first",
+		Long:  "List deliveries, newest event first. All filters that are given must hold.",
+		Example: `  fanfare deliveries list --state pending
+  fanfare deliveries list --subscription sub_1f4 --state dead --since 24h
+  fanfare deliveries list --event evt_01k9zq7h3d8vj1m4w0e5t6y7u8 -o json`,
+		Args: noArgs,
+		RunE: s.run(func(ctx context.Context, c *client, _ []string) error {
+			deliveries := listing[*fanfarev1.ListDeliveriesResponse]{view: deliveryTable}
+			deliveries.fetch = func(ctx context.Context, size int32, token string) (*fanfarev1.ListDeliveriesResponse, error) {
+				return c.deliveries().ListDeliveries(ctx, &fanfarev1.ListDeliveriesRequest{
+					Parent: c.tenant, PageSize: size, PageToken: token,
+					Subscription: filter.subscription, Event: filter.event, State: filter.state.value,
+					StartTime: filter.within.since.value, EndTime: filter.within.until.value,
+				})
+			}
+			return deliveries.print(ctx, c, pages)
+		}),
+	}
+	filter.register(cmd, s)
+	pages.register(cmd)
+	return cmd
+}
+
+func getDeliveryCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:     "get ID",
+		Short:   "Show one delivery",
+		Long:    "Show one delivery: where it stands, and when the next attempt is due.",
+		Example: "  fanfare deliveries get dlv_0-2s-0-1f4",
+		Args:    oneArg("delivery"),
+		RunE: s.run(func(ctx context.Context, c *client, args []string) error {
+			name, err := c.resourceName("deliveries", args[0])
+			if err != nil {
+				return err
+			}
+			got, err := c.deliveries().GetDelivery(ctx, &fanfarev1.GetDeliveryRequest{Name: name})
+			if err != nil {
+				return err
+			}
+			return c.print(got, deliveryDetails(got))
+		}),
+	}
+}
+
+func listAttemptsCommand(s *settings) *cobra.Command {
+	var pages paging
+	cmd := &cobra.Command{
+		Use:   "attempts ID",
+		Short: "List the attempts of one delivery, first to last",
+		Long: `List the attempts of one delivery, first to last: what each did, how long it
+took, and what the endpoint answered. With -o json the answer's first 4 KiB are
+there in full.`,
+		Example: "  fanfare deliveries attempts dlv_0-2s-0-1f4",
+		Args:    oneArg("delivery"),
+		RunE: s.run(func(ctx context.Context, c *client, args []string) error {
+			name, err := c.resourceName("deliveries", args[0])
+			if err != nil {
+				return err
+			}
+			attempts := listing[*fanfarev1.ListAttemptsResponse]{view: attemptTable}
+			attempts.fetch = func(ctx context.Context, size int32, token string) (*fanfarev1.ListAttemptsResponse, error) {
+				return c.deliveries().ListAttempts(ctx, &fanfarev1.ListAttemptsRequest{
+					Parent: name, PageSize: size, PageToken: token,
+				})
+			}
+			return attempts.print(ctx, c, pages)
+		}),
+	}
+	pages.register(cmd)
+	return cmd
+}
+
+func deliveryTable(page *fanfarev1.ListDeliveriesResponse) table {
+	t := table{
+		header: []string{"CREATED", "ID", "STATE", "EVENT TYPE", "EVENT", "SUBSCRIPTION", "ATTEMPTS", "LAST", "NEXT ATTEMPT"},
+		empty:  "No deliveries.",
+	}
+	for _, d := range page.GetDeliveries() {
+		t.rows = append(t.rows, []string{
+			moment(d.GetCreateTime()),
+			lastPart(d.GetName()),
+			stateName(d.GetState()),
+			d.GetEventType(),
+			lastPart(d.GetEvent()),
+			lastPart(d.GetSubscription()),
+			number(d.GetAttemptCount()),
+			lastAnswer(d),
+			moment(d.GetNextAttemptTime()),
+		})
+	}
+	return t
+}
+
+// lastAnswer says how the last attempt ended: the status, or why there is none.
+func lastAnswer(d *fanfarev1.Delivery) string {
+	return cmp.Or(unlessZero(d.GetLastStatusCode()), d.GetLastErrorClass())
+}
+
+func deliveryDetails(d *fanfarev1.Delivery) details {
+	return details{
+		{"ID", lastPart(d.GetName())},
+		{"Name", d.GetName()},
+		{"Event", lastPart(d.GetEvent())},
+		{"Event type", d.GetEventType()},
+		{"Subscription", lastPart(d.GetSubscription())},
+		{"State", stateName(d.GetState())},
+		{"Attempts", number(d.GetAttemptCount())},
+		{"Last status", unlessZero(d.GetLastStatusCode())},
+		{"Last error", d.GetLastErrorClass()},
+		{"Next attempt", moment(d.GetNextAttemptTime())},
+		{"Created", moment(d.GetCreateTime())},
+		{"Ended", moment(d.GetEndTime())},
+	}
+}
+
+func attemptTable(page *fanfarev1.ListAttemptsResponse) table {
+	const mostOfAnswer = 60
+	t := table{
+		header: []string{"ATTEMPT", "STARTED", "RESULT", "STATUS", "LATENCY", "ERROR", "ANSWER", "WORKER", "NEXT ATTEMPT"},
+		empty:  "No attempts yet.",
+	}
+	for _, a := range page.GetAttempts() {
+		t.rows = append(t.rows, []string{
+			number(a.GetNumber()),
+			moment(a.GetStartTime()),
+			strings.ToLower(a.GetResult().String()),
+			unlessZero(a.GetStatusCode()),
+			span(a.GetLatency()),
+			attemptError(a),
+			shorten(a.GetResponseBody(), mostOfAnswer),
+			a.GetWorker(),
+			moment(a.GetNextAttemptTime()),
+		})
+	}
+	return t
+}
+
+// attemptError says why an attempt failed; empty if it did not.
+func attemptError(a *fanfarev1.Attempt) string {
+	switch {
+	case a.GetError() == "":
+		return a.GetErrorClass()
+	case a.GetErrorClass() == "":
+		return a.GetError()
+	default:
+		return a.GetErrorClass() + ": " + a.GetError()
+	}
+}

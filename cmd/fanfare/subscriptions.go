@@ -1,0 +1,360 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+)
+
+const subscriptionsLong = `A subscription is an endpoint: its URL, which events it wants, and how it
+wants them sent. An ID is the last part of its name (sub_…) or the whole name
+(tenants/TENANT/subscriptions/sub_…).`
+
+func subscriptionsCommand(s *settings) *cobra.Command {
+	cmd := newGroup("subscriptions", "Manage the endpoints that want events", subscriptionsLong,
+		createSubscriptionCommand(s),
+		getSubscriptionCommand(s),
+		listSubscriptionsCommand(s),
+		updateSubscriptionCommand(s),
+		deleteSubscriptionCommand(s),
+	)
+	cmd.Aliases = []string{"subscription", "subs"}
+	return cmd
+}
+
+// subscriptionFlags are the fields that users set. Each flag stands for the
+// field that subscriptionField names.
+type subscriptionFlags struct {
+	url, description, payloadMode, secret string
+	eventTypes                            []string
+	schedule                              spansFlag
+	timeout                               spanFlag
+}
+
+func (f *subscriptionFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.url, "url", "", "where events are POSTed")
+	flags.StringSliceVar(&f.eventTypes, "event-types", nil,
+		"patterns of the types wanted, as in order.created,invoice.*,user.** (default all)")
+	flags.StringVar(&f.description, "description", "", "for people")
+	flags.StringVar(&f.payloadMode, "payload-mode", "",
+		"standard, cloudevents-binary, cloudevents-structured or raw (default standard)")
+	flags.Var(&f.schedule, "retry-schedule",
+		"the waits before the 2nd, 3rd, … attempt, as in 5s,5m,2h (default the cluster's)")
+	flags.Var(&f.timeout, "timeout-per-attempt", "how long one attempt may take (default 15s)")
+	flags.StringVar(&f.secret, "secret", "", "signing secret, whsec_… (one is made if not given)")
+	complete(cmd, "payload-mode", "standard", "cloudevents-binary", "cloudevents-structured", "raw")
+}
+
+// subscriptionField returns the field of Subscription that a flag sets; empty
+// for the flags that set none.
+func subscriptionField(flag string) string {
+	switch flag {
+	case "url", "description", "secret":
+		return flag
+	case "event-types", "payload-mode", "retry-schedule":
+		return strings.ReplaceAll(flag, "-", "_")
+	case "timeout-per-attempt":
+		return "timeout"
+	default:
+		return ""
+	}
+}
+
+func (f *subscriptionFlags) subscription(cmd *cobra.Command) *fanfarev1.Subscription {
+	subscription := &fanfarev1.Subscription{
+		Url:           f.url,
+		EventTypes:    f.eventTypes,
+		Description:   f.description,
+		PayloadMode:   f.payloadMode,
+		RetrySchedule: f.schedule.values,
+		Timeout:       f.timeout.value,
+	}
+	if cmd.Flags().Changed("secret") {
+		subscription.Secret = &f.secret
+	}
+	return subscription
+}
+
+func createSubscriptionCommand(s *settings) *cobra.Command {
+	flags := &subscriptionFlags{}
+	cmd := &cobra.Command{
+		Use:   "create --url URL",
+		Short: "Subscribe an endpoint",
+		Long: `Subscribe an endpoint. Events published from now on that match its event types
+are sent to it. The answer shows the signing secret, which the receiver needs to
+verify what it gets; 'fanfare subscriptions get ID --secret' shows it again.
+
+A pattern of event types is an exact type; order.* for one more segment;
+order.** for one or more; * alone, or no pattern, for every type.`,
+		Example: `  fanfare subscriptions create --url https://example.com/hooks
+  fanfare subscriptions create --url https://example.com/hooks --event-types 'order.*,invoice.paid'
+  fanfare subscriptions create --url http://127.0.0.1:9400/ --retry-schedule 1s,2s --payload-mode raw`,
+		Args: noArgs,
+	}
+	flags.register(cmd)
+	cmd.RunE = s.run(func(ctx context.Context, c *client, _ []string) error {
+		if flags.url == "" {
+			return usagef("--url is required")
+		}
+		created, err := c.subscriptions().CreateSubscription(ctx, &fanfarev1.CreateSubscriptionRequest{
+			Parent:       c.tenant,
+			Subscription: flags.subscription(cmd),
+		})
+		if err != nil {
+			return err
+		}
+		return c.print(created, views{subscriptionDetails(created), secretHint(created)})
+	})
+	return cmd
+}
+
+func secretHint(s *fanfarev1.Subscription) text {
+	return text(fmt.Sprintf("Receivers verify signatures with the secret. To see it again:\n"+
+		"  fanfare subscriptions get %s --secret\n", lastPart(s.GetName())))
+}
+
+func getSubscriptionCommand(s *settings) *cobra.Command {
+	var secret bool
+	cmd := &cobra.Command{
+		Use:   "get ID",
+		Short: "Show one subscription, or its signing secret",
+		Long:  "Show one subscription and how its deliveries are doing, or with --secret nothing but its signing secret.",
+		Example: `  fanfare subscriptions get sub_1f4
+  FANFARE_SECRET=$(fanfare subscriptions get sub_1f4 --secret)`,
+		Args:              oneArg("subscription"),
+		ValidArgsFunction: s.completeSubscriptions,
+	}
+	cmd.Flags().BoolVar(&secret, "secret", false, "show the signing secret")
+	cmd.RunE = s.run(func(ctx context.Context, c *client, args []string) error {
+		name, err := c.resourceName("subscriptions", args[0])
+		if err != nil {
+			return err
+		}
+		if secret {
+			return printSecret(ctx, c, name)
+		}
+		got, err := c.subscriptions().GetSubscription(ctx, &fanfarev1.GetSubscriptionRequest{Name: name})
+		if err != nil {
+			return err
+		}
+		return c.print(got, subscriptionDetails(got))
+	})
+	return cmd
+}
+
+func printSecret(ctx context.Context, c *client, subscription string) error {
+	got, err := c.subscriptions().GetSubscriptionSecret(ctx, &fanfarev1.GetSubscriptionSecretRequest{
+		Name: subscription + "/secret",
+	})
+	if err != nil {
+		return err
+	}
+	return c.print(got, text(got.GetSecret()+"\n"))
+}
+
+func listSubscriptionsCommand(s *settings) *cobra.Command {
+	var pages paging
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List subscriptions, oldest first",
+		Long:  "List the tenant's subscriptions, oldest first.",
+		Example: `  fanfare subscriptions list
+  fanfare subscriptions list --all -o json`,
+		Args: noArgs,
+		RunE: s.run(func(ctx context.Context, c *client, _ []string) error {
+			return subscriptionListing(c).print(ctx, c, pages)
+		}),
+	}
+	pages.register(cmd)
+	return cmd
+}
+
+func subscriptionListing(c *client) listing[*fanfarev1.ListSubscriptionsResponse] {
+	return listing[*fanfarev1.ListSubscriptionsResponse]{
+		fetch: func(ctx context.Context, size int32, token string) (*fanfarev1.ListSubscriptionsResponse, error) {
+			return c.subscriptions().ListSubscriptions(ctx, &fanfarev1.ListSubscriptionsRequest{
+				Parent: c.tenant, PageSize: size, PageToken: token,
+			})
+		},
+		view: subscriptionTable,
+	}
+}
+
+func updateSubscriptionCommand(s *settings) *cobra.Command {
+	flags := &subscriptionFlags{}
+	cmd := &cobra.Command{
+		Use:   "update ID",
+		Short: "Change a subscription",
+		Long: `Change the fields whose flags are given; the others stay as they are. An empty
+value sets a field back to its default.
+
+What is owed already is sent the new way from its next attempt on; new event
+types count for events published from now on.`,
+		Example: `  fanfare subscriptions update sub_1f4 --url https://example.com/new
+  fanfare subscriptions update sub_1f4 --event-types '' --retry-schedule ''`,
+		Args:              oneArg("subscription"),
+		ValidArgsFunction: s.completeSubscriptions,
+	}
+	flags.register(cmd)
+	cmd.RunE = s.run(func(ctx context.Context, c *client, args []string) error {
+		name, err := c.resourceName("subscriptions", args[0])
+		if err != nil {
+			return err
+		}
+		mask := changedFields(cmd)
+		if len(mask.GetPaths()) == 0 {
+			return usagef("nothing to change: give at least one flag, as --url")
+		}
+		subscription := flags.subscription(cmd)
+		subscription.Name = name
+		updated, err := c.subscriptions().UpdateSubscription(ctx, &fanfarev1.UpdateSubscriptionRequest{
+			Subscription: subscription, UpdateMask: mask,
+		})
+		if err != nil {
+			return err
+		}
+		return c.print(updated, subscriptionDetails(updated))
+	})
+	return cmd
+}
+
+// changedFields names the fields whose flags were given.
+func changedFields(cmd *cobra.Command) *fieldmaskpb.FieldMask {
+	mask := &fieldmaskpb.FieldMask{}
+	cmd.Flags().Visit(func(flag *pflag.Flag) {
+		if field := subscriptionField(flag.Name); field != "" {
+			mask.Paths = append(mask.Paths, field)
+		}
+	})
+	return mask
+}
+
+func deleteSubscriptionCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:   "delete ID…",
+		Short: "Delete subscriptions",
+		Long: `Delete subscriptions, one after the other; the first that fails ends it. What
+they are still owed is cancelled.`,
+		Example:           "  fanfare subscriptions delete sub_1f4 sub_1f5",
+		Args:              someArgs("subscription"),
+		ValidArgsFunction: s.completeSubscriptions,
+		RunE: s.run(func(ctx context.Context, c *client, args []string) error {
+			for _, arg := range args {
+				name, err := c.resourceName("subscriptions", arg)
+				if err != nil {
+					return err
+				}
+				done, err := c.subscriptions().DeleteSubscription(ctx, &fanfarev1.DeleteSubscriptionRequest{Name: name})
+				if err != nil {
+					return fmt.Errorf("deleting %s: %w", lastPart(name), err)
+				}
+				if err := c.printLine(done, text("deleted "+lastPart(name)+"\n")); err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
+	}
+}
+
+func subscriptionTable(page *fanfarev1.ListSubscriptionsResponse) table {
+	t := table{
+		header: []string{"ID", "URL", "EVENT TYPES", "OUTSTANDING", "HEALTH", "CREATED"},
+		empty:  "No subscriptions.",
+	}
+	for _, s := range page.GetSubscriptions() {
+		t.rows = append(t.rows, []string{
+			lastPart(s.GetName()),
+			s.GetUrl(),
+			eventTypes(s),
+			number(s.GetHealth().GetOutstandingCount()),
+			health(s.GetHealth()),
+			moment(s.GetCreateTime()),
+		})
+	}
+	return t
+}
+
+func subscriptionDetails(s *fanfarev1.Subscription) details {
+	h := s.GetHealth()
+	return details{
+		{"ID", lastPart(s.GetName())},
+		{"Name", s.GetName()},
+		{"URL", s.GetUrl()},
+		{"Event types", eventTypes(s)},
+		{"Description", s.GetDescription()},
+		{"Payload mode", s.GetPayloadMode()},
+		{"Retry schedule", spans(s.GetRetrySchedule())},
+		{"Timeout", span(s.GetTimeout())},
+		{"Secret", s.GetSecret()},
+		{"Created", moment(s.GetCreateTime())},
+		{"Updated", moment(s.GetUpdateTime())},
+		{"Etag", s.GetEtag()},
+		{"Health", health(h)},
+		{"Failing since", moment(h.GetFailingSince())},
+		{"Outstanding", number(h.GetOutstandingCount())},
+	}
+}
+
+func eventTypes(s *fanfarev1.Subscription) string {
+	if len(s.GetEventTypes()) == 0 {
+		return "*"
+	}
+	return strings.Join(s.GetEventTypes(), ",")
+}
+
+// health puts an endpoint's health in words.
+func health(h *fanfarev1.SubscriptionHealth) string {
+	if h == nil {
+		return ""
+	}
+	state := "ok"
+	if n := h.GetConsecutiveFailures(); n > 0 {
+		state = fmt.Sprintf("%d failed in a row", n)
+	}
+	if h.GetBehind() {
+		state += ", behind"
+	}
+	return state
+}
+
+// completeSubscriptionFlag offers the tenant's subscriptions for a flag named
+// subscription.
+func (s *settings) completeSubscriptionFlag(cmd *cobra.Command) {
+	// As in complete: without it the flag works the same.
+	_ = cmd.RegisterFlagCompletionFunc("subscription", s.completeSubscriptions)
+}
+
+// completeSubscriptions offers the tenant's subscriptions to the shell, if the
+// server answers quickly.
+func (s *settings) completeSubscriptions(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+	const (
+		patience = time.Second
+		offered  = 100
+	)
+	ctx, cancel := context.WithTimeout(cmd.Context(), patience)
+	defer cancel()
+	var ids []string
+	err := s.run(func(_ context.Context, c *client, _ []string) error {
+		page, err := subscriptionListing(c).fetch(ctx, offered, "")
+		for _, subscription := range page.GetSubscriptions() {
+			if id := lastPart(subscription.GetName()); !slices.Contains(given, id) {
+				ids = append(ids, cobra.CompletionWithDesc(id, singleLine(subscription.GetUrl())))
+			}
+		}
+		return err
+	})(cmd, nil)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
+}

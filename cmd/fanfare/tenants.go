@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+)
+
+const tenantsLong = `A tenant is an isolated customer of the cluster, with its own events and
+subscriptions. The tenant "default" exists from the start and stays. Other client
+commands act in the tenant that --tenant or FANFARE_TENANT names.`
+
+func tenantsCommand(s *settings) *cobra.Command {
+	cmd := newGroup("tenants", "Manage the cluster's isolated customers", tenantsLong,
+		createTenantCommand(s),
+		getTenantCommand(s),
+		listTenantsCommand(s),
+		deleteTenantCommand(s),
+	)
+	cmd.Aliases = []string{"tenant"}
+	return cmd
+}
+
+func createTenantCommand(s *settings) *cobra.Command {
+	var displayName string
+	cmd := &cobra.Command{
+		Use:   "create ID",
+		Short: "Create a tenant",
+		Long: `Create a tenant. Its ID is 1-63 lower-case letters, digits or -, begins with a
+letter and does not end with -.`,
+		Example: `  fanfare tenants create acme --display-name 'Acme Corporation'`,
+		Args:    oneArg("tenant"),
+		RunE: s.run(func(ctx context.Context, c *client, args []string) error {
+			created, err := c.tenants().CreateTenant(ctx, &fanfarev1.CreateTenantRequest{
+				TenantId: strings.TrimPrefix(args[0], "tenants/"),
+				Tenant:   &fanfarev1.Tenant{DisplayName: displayName},
+			})
+			if err != nil {
+				return err
+			}
+			return c.print(created, tenantDetails(created))
+		}),
+	}
+	cmd.Flags().StringVar(&displayName, "display-name", "", "for people")
+	return cmd
+}
+
+func getTenantCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:     "get ID",
+		Short:   "Show one tenant",
+		Long:    "Show one tenant.",
+		Example: "  fanfare tenants get acme",
+		Args:    oneArg("tenant"),
+		RunE: s.run(func(ctx context.Context, c *client, args []string) error {
+			name, err := tenantName(args[0])
+			if err != nil {
+				return err
+			}
+			got, err := c.tenants().GetTenant(ctx, &fanfarev1.GetTenantRequest{Name: name})
+			if err != nil {
+				return err
+			}
+			return c.print(got, tenantDetails(got))
+		}),
+	}
+}
+
+func listTenantsCommand(s *settings) *cobra.Command {
+	var pages paging
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List tenants by id",
+		Long:    "List all tenants of the cluster by id.",
+		Example: "  fanfare tenants list --all",
+		Args:    noArgs,
+		RunE: s.run(func(ctx context.Context, c *client, _ []string) error {
+			tenants := listing[*fanfarev1.ListTenantsResponse]{view: tenantTable}
+			tenants.fetch = func(ctx context.Context, size int32, token string) (*fanfarev1.ListTenantsResponse, error) {
+				return c.tenants().ListTenants(ctx, &fanfarev1.ListTenantsRequest{PageSize: size, PageToken: token})
+			}
+			return tenants.print(ctx, c, pages)
+		}),
+	}
+	pages.register(cmd)
+	return cmd
+}
+
+func deleteTenantCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:     "delete ID",
+		Short:   "Delete a tenant that has no subscriptions left",
+		Long:    "Delete a tenant. It must have no subscriptions left.",
+		Example: "  fanfare tenants delete acme",
+		Args:    oneArg("tenant"),
+		RunE: s.run(func(ctx context.Context, c *client, args []string) error {
+			name, err := tenantName(args[0])
+			if err != nil {
+				return err
+			}
+			done, err := c.tenants().DeleteTenant(ctx, &fanfarev1.DeleteTenantRequest{Name: name})
+			if err != nil {
+				return fmt.Errorf("deleting %s: %w", lastPart(name), err)
+			}
+			return c.printLine(done, text("deleted "+lastPart(name)+"\n"))
+		}),
+	}
+}
+
+func tenantTable(page *fanfarev1.ListTenantsResponse) table {
+	t := table{header: []string{"ID", "DISPLAY NAME", "CREATED"}, empty: "No tenants."}
+	for _, tenant := range page.GetTenants() {
+		t.rows = append(t.rows, []string{
+			lastPart(tenant.GetName()), tenant.GetDisplayName(), moment(tenant.GetCreateTime()),
+		})
+	}
+	return t
+}
+
+func tenantDetails(t *fanfarev1.Tenant) details {
+	return details{
+		{"ID", lastPart(t.GetName())},
+		{"Name", t.GetName()},
+		{"Display name", t.GetDisplayName()},
+		{"Created", moment(t.GetCreateTime())},
+	}
+}

@@ -1,0 +1,464 @@
+package ledger
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"time"
+
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+)
+
+// FoldVersion is the version of the fold's logic. A change that makes any log
+// fold to another state raises it, and keeps the old way for logs whose fence
+// names the old version.
+const FoldVersion = 1
+
+// HashSize is the length of a record's hash, SHA-256, in bytes.
+const HashSize = 32
+
+// What can be wrong with a record. The state is unchanged then, and the log
+// must not be followed further.
+var (
+	// ErrChain: the record is not the one that follows: its sequence, or the
+	// hash it carries, is not that of the record before plus one.
+	ErrChain = errors.New("record does not follow the one before")
+	// ErrEpoch: the record is of an older epoch, or a fence skips one.
+	ErrEpoch = errors.New("record is of the wrong epoch")
+	// ErrVersion: a newer member has changed the fold's logic.
+	ErrVersion = errors.New("fold version is not known")
+	// ErrInvalid: the record contradicts itself or the state.
+	ErrInvalid = errors.New("record is invalid")
+)
+
+// Number names a subscription within its partition. Numbers rise in the order
+// of creation and are never given twice.
+type Number uint64
+
+// TenantID is a tenant's id, as in `acme`.
+type TenantID string
+
+// Position names an event within its partition.
+type Position struct {
+	Sequence uint64 // of the record
+	Index    uint32 // in the record's events
+}
+
+// Compare orders positions as their events were published.
+func (p Position) Compare(q Position) int {
+	return cmp.Or(cmp.Compare(p.Sequence, q.Sequence), cmp.Compare(p.Index, q.Index))
+}
+
+// String returns the position as sequence/index.
+func (p Position) String() string { return fmt.Sprintf("%d/%d", p.Sequence, p.Index) }
+
+// Delivery names an event owed to a subscription.
+type Delivery struct {
+	Subscription Number
+	Position     Position
+}
+
+// DefaultLimits are in force where a fence leaves a limit 0.
+func DefaultLimits() *linkv1.Limits {
+	return &linkv1.Limits{
+		OutstandingHealthy:   8192,
+		OutstandingFailing:   64,
+		OutstandingPartition: 1 << 20,
+		IdempotencyMs:        (24 * time.Hour).Milliseconds(),
+		IdempotencyCount:     1 << 20,
+	}
+}
+
+const (
+	// failingAfter failures in a row make an endpoint a failing one.
+	failingAfter = 5
+	// reserved is how many deliveries a subscription may have outstanding
+	// even when the partition's budget is used up, so that the dead cannot
+	// starve the living.
+	reserved = 16
+)
+
+// Ledger is the state of one partition: a fold over its log. It is for one
+// goroutine at a time, readers included.
+type Ledger struct {
+	sequence   uint64
+	hash       []byte // of record sequence
+	epoch      uint64
+	time       int64 // unix ms, of record sequence; never falls
+	version    uint32
+	limits     *linkv1.Limits
+	nextNumber Number
+	lastEvents uint64 // newest record that holds events
+
+	tenants       map[TenantID]*tenant
+	subscriptions map[Number]*Subscription
+	window        window
+	outstanding   int // over all subscriptions
+	behind        map[Number]*Subscription
+}
+
+// New returns the ledger of an empty log.
+func New() *Ledger {
+	return &Ledger{
+		limits:        DefaultLimits(),
+		nextNumber:    1,
+		tenants:       make(map[TenantID]*tenant),
+		subscriptions: make(map[Number]*Subscription),
+		behind:        make(map[Number]*Subscription),
+	}
+}
+
+// Result is what one record changed.
+type Result struct {
+	// Subscriptions that were put or deleted.
+	Subscriptions []SubscriptionChange
+	// Deliveries in the order of what happened to them.
+	Deliveries []DeliveryChange
+}
+
+// SubscriptionChange says that a subscription was put or deleted.
+type SubscriptionChange struct {
+	Number  Number
+	Current *Subscription // nil: deleted
+}
+
+// DeliveryChange says what happened to a delivery.
+type DeliveryChange struct {
+	Delivery
+	Kind     ChangeKind
+	Tenant   TenantID
+	ID       string // of the subscription
+	Attempts uint32 // made so far
+	Next     int64  // unix ms: when it is due; only for Owed and Retried
+	Since    int64  // unix ms: when it began to be owed
+	// Outcome is the attempt that changed it; nil for Owed and Cancelled.
+	Outcome *linkv1.Outcome
+	Worker  string // who made the attempt
+}
+
+// ChangeKind is what happened to a delivery.
+type ChangeKind int
+
+// What can happen to a delivery.
+const (
+	Owed      ChangeKind = iota // began to be owed, and is due
+	Retried                     // an attempt failed, and another is due later
+	Delivered                   // ended: an attempt succeeded
+	Died                        // ended: the last attempt failed
+	Cancelled                   // ended: its subscription was deleted
+)
+
+// Fold takes the record that follows. hash is the SHA-256 of the record's
+// bytes in the log. The result's subscriptions belong to the ledger.
+func (l *Ledger) Fold(sequence uint64, hash []byte, record *linkv1.Record) (Result, error) {
+	if err := l.check(sequence, hash, record); err != nil {
+		return Result{}, fmt.Errorf("folding record %d: %w", sequence, err)
+	}
+	l.sequence, l.hash = sequence, slices.Clone(hash)
+	l.time = max(l.time, record.GetTimeUnixMs())
+	if fence := record.GetFence(); fence != nil {
+		l.epoch = record.GetEpoch()
+		l.version = fence.GetFoldVersion()
+		l.limits = resolve(fence.GetLimits())
+	}
+	var result Result
+	for _, change := range record.GetTenants() {
+		l.foldTenant(change)
+	}
+	for _, change := range record.GetSubscriptions() {
+		l.foldSubscription(change, &result)
+	}
+	l.foldOutcomes(record.GetOutcomes(), &result)
+	for _, admit := range record.GetAdmits() {
+		l.foldAdmit(admit, &result)
+	}
+	for i, event := range record.GetEvents() {
+		l.foldEvent(Position{sequence, uint32(i)}, event, &result) //nolint:gosec // a record holds few events
+	}
+	if len(record.GetEvents()) > 0 {
+		l.lastEvents = sequence
+	}
+	l.window.trim(l.time-l.limits.GetIdempotencyMs(), int(l.limits.GetIdempotencyCount()))
+	return result, nil
+}
+
+// check refuses a record before anything is changed.
+func (l *Ledger) check(sequence uint64, hash []byte, record *linkv1.Record) error {
+	if sequence != l.sequence+1 {
+		return fmt.Errorf("%w: expected sequence %d", ErrChain, l.sequence+1)
+	}
+	if len(hash) != HashSize {
+		return fmt.Errorf("%w: hash of %d bytes", ErrInvalid, len(hash))
+	}
+	if !slices.Equal(record.GetPreviousHash(), l.hash) {
+		return fmt.Errorf("%w: it carries the hash %x, record %d has %x",
+			ErrChain, record.GetPreviousHash(), l.sequence, l.hash)
+	}
+	if fence := record.GetFence(); fence != nil {
+		if record.GetEpoch() != l.epoch+1 {
+			return fmt.Errorf("%w: fence of epoch %d after epoch %d", ErrEpoch, record.GetEpoch(), l.epoch)
+		}
+		if fence.GetFoldVersion() == 0 || fence.GetFoldVersion() > FoldVersion {
+			return fmt.Errorf("%w: %d", ErrVersion, fence.GetFoldVersion())
+		}
+	} else if record.GetEpoch() != l.epoch || l.epoch == 0 {
+		return fmt.Errorf("%w: %d in epoch %d", ErrEpoch, record.GetEpoch(), l.epoch)
+	}
+	if err := checkOutcomes(record.GetOutcomes()); err != nil {
+		return err
+	}
+	return l.checkReferences(record)
+}
+
+// checkReferences refuses what contradicts the subscriptions there are, and
+// admits that contradict themselves.
+func (l *Ledger) checkReferences(record *linkv1.Record) error {
+	if err := l.checkSubscriptions(record.GetSubscriptions()); err != nil {
+		return err
+	}
+	for _, admit := range record.GetAdmits() {
+		if err := checkAdmit(admit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkAdmit refuses uneven columns, and positions that do not rise.
+func checkAdmit(admit *linkv1.Admit) error {
+	if len(admit.GetSequences()) != len(admit.GetIndexes()) {
+		return fmt.Errorf("%w: uneven columns in an admit", ErrInvalid)
+	}
+	last := Position{}
+	for i, sequence := range admit.GetSequences() {
+		at := Position{sequence, admit.GetIndexes()[i]}
+		if at.Compare(last) <= 0 {
+			return fmt.Errorf("%w: positions of an admit out of order", ErrInvalid)
+		}
+		last = at
+	}
+	return nil
+}
+
+// resolve fills the limits that a fence leaves open.
+func resolve(given *linkv1.Limits) *linkv1.Limits {
+	limits := DefaultLimits()
+	set(&limits.OutstandingHealthy, given.GetOutstandingHealthy())
+	set(&limits.OutstandingFailing, given.GetOutstandingFailing())
+	set(&limits.OutstandingPartition, given.GetOutstandingPartition())
+	set(&limits.IdempotencyMs, given.GetIdempotencyMs())
+	set(&limits.IdempotencyCount, given.GetIdempotencyCount())
+	return limits
+}
+
+func set[T comparable](limit *T, given T) {
+	*limit = cmp.Or(given, *limit)
+}
+
+// foldEvent makes an event owed to all who want it.
+func (l *Ledger) foldEvent(at Position, event *linkv1.LoggedEvent, result *Result) {
+	id := TenantID(event.GetTenant())
+	if !event.GetIdGenerated() {
+		l.window.add(keyOf(id, event.GetId()), l.time)
+	}
+	t := l.tenants[id]
+	if t == nil {
+		return
+	}
+	wanted := t.index.match(event.GetType())
+	var full []*Subscription
+	for _, number := range wanted {
+		s := l.subscriptions[number]
+		if len(s.owed) >= l.capacity(s) {
+			full = append(full, s)
+			continue
+		}
+		l.owe(s, at, result)
+	}
+	// Not in the loop above: it changes the index. Backwards, so that a list of
+	// which all go is not moved up for each.
+	for _, s := range slices.Backward(full) {
+		s.behind, s.cursor = true, at
+		l.behind[s.Number] = s
+		t.index.remove(s.Number, s.patterns())
+	}
+}
+
+func (l *Ledger) owe(s *Subscription, at Position, result *Result) {
+	if !s.add(owed{position: at, next: l.time, since: l.time}) {
+		return
+	}
+	l.outstanding++
+	result.Deliveries = append(result.Deliveries, DeliveryChange{
+		Delivery: Delivery{s.Number, at}, Kind: Owed, Tenant: s.Tenant, ID: s.ID(), Next: l.time, Since: l.time,
+	})
+}
+
+// capacity is how many deliveries a subscription may have outstanding now.
+func (l *Ledger) capacity(s *Subscription) int {
+	most := int(l.limits.GetOutstandingHealthy())
+	if s.Failing() {
+		most = int(l.limits.GetOutstandingFailing())
+	}
+	if l.outstanding >= int(l.limits.GetOutstandingPartition()) {
+		most = min(most, reserved)
+	}
+	return most
+}
+
+// foldAdmit takes positions from the log into the set of one that is behind, as
+// far as there is room: a proposal may come late, or be one of many, and the
+// limits hold all the same. What does not fit is proposed again.
+func (l *Ledger) foldAdmit(admit *linkv1.Admit, result *Result) {
+	s := l.subscriptions[Number(admit.GetSubscription())]
+	next := Position{admit.GetNextSequence(), admit.GetNextIndex()}
+	if s == nil || !s.behind || next.Compare(s.cursor) < 0 {
+		return // deleted meanwhile, or a stale proposal
+	}
+	for i, sequence := range admit.GetSequences() {
+		at := Position{sequence, admit.GetIndexes()[i]}
+		if at.Compare(s.cursor) < 0 || at.Compare(next) >= 0 {
+			continue
+		}
+		if len(s.owed) >= l.capacity(s) {
+			next = at
+			break
+		}
+		l.owe(s, at, result)
+	}
+	s.cursor = next
+	if next.Sequence > l.lastEvents {
+		s.behind, s.cursor = false, Position{}
+		delete(l.behind, s.Number)
+		l.tenants[s.Tenant].index.add(s.Number, s.patterns())
+	}
+}
+
+// foldOutcomes counts attempts. What the ledger does not know as owed, or has
+// counted already, changes nothing: outcomes may come more than once.
+func (l *Ledger) foldOutcomes(outcomes *linkv1.Outcomes, result *Result) {
+	for reported := range DecodeOutcomes(l.time, outcomes) {
+		outcome := reported.Outcome
+		s := l.subscriptions[Number(outcome.GetSubscription())]
+		if s == nil {
+			continue
+		}
+		at := Position{outcome.GetSequence(), outcome.GetIndex()}
+		o := s.find(at)
+		if o == nil {
+			continue
+		}
+		change := DeliveryChange{
+			Delivery: Delivery{s.Number, at}, Tenant: s.Tenant, ID: s.ID(), Since: o.since,
+			Attempts: o.attempts + 1, Outcome: outcome, Worker: reported.Worker,
+		}
+		switch {
+		case outcome.GetKind() == linkv1.Outcome_DELIVERED:
+			change.Kind = Delivered
+			s.failures, s.failingSince = 0, 0
+			l.drop(s, at)
+		case outcome.GetAttempt() != o.attempts+1:
+			continue
+		case outcome.GetKind() == linkv1.Outcome_RETRY:
+			change.Kind, change.Next = Retried, outcome.GetNextTimeUnixMs()
+			s.failed(l.time)
+			o.attempts, o.next = change.Attempts, change.Next
+		case outcome.GetKind() == linkv1.Outcome_DEAD:
+			change.Kind = Died
+			s.failed(l.time)
+			l.drop(s, at)
+		default:
+			continue
+		}
+		result.Deliveries = append(result.Deliveries, change)
+	}
+}
+
+func (l *Ledger) drop(s *Subscription, at Position) {
+	if s.remove(at) {
+		l.outstanding--
+	}
+}
+
+// Sequence returns the number of the last record folded; 0 before the first.
+func (l *Ledger) Sequence() uint64 { return l.sequence }
+
+// Hash returns the hash of the last record folded; nil before the first.
+func (l *Ledger) Hash() []byte { return l.hash }
+
+// Epoch returns the epoch of the last fence; 0 before the first.
+func (l *Ledger) Epoch() uint64 { return l.epoch }
+
+// Time returns the time of the last record folded, in unix ms.
+func (l *Ledger) Time() int64 { return l.time }
+
+// NextNumber returns the number the next new subscription must have.
+func (l *Ledger) NextNumber() Number { return l.nextNumber }
+
+// SubscriptionCount returns how many subscriptions there are.
+func (l *Ledger) SubscriptionCount() int { return len(l.subscriptions) }
+
+// Outstanding returns how many deliveries are owed, over all subscriptions.
+func (l *Ledger) Outstanding() int { return l.outstanding }
+
+// BehindCount returns how many subscriptions are behind.
+func (l *Ledger) BehindCount() int { return len(l.behind) }
+
+// Laggards returns the subscriptions that are behind and have room again, with
+// how many deliveries they have room for, in the order of their numbers. One
+// whose set is still more than half full is left out, so that what is admitted
+// is worth reading the log for.
+func (l *Ledger) Laggards() iter.Seq2[*Subscription, int] {
+	rooms := make(map[Number]int)
+	for number, s := range l.behind {
+		capacity := l.capacity(s)
+		if room := capacity - len(s.owed); 2*room >= capacity && room > 0 {
+			rooms[number] = room
+		}
+	}
+	return func(yield func(*Subscription, int) bool) {
+		for _, number := range slices.Sorted(maps.Keys(rooms)) {
+			if !yield(l.subscriptions[number], rooms[number]) {
+				return
+			}
+		}
+	}
+}
+
+// Seen reports whether the tenant published an event of this id within the
+// idempotency window.
+func (l *Ledger) Seen(tenant TenantID, id string) bool {
+	return l.window.has(keyOf(tenant, id))
+}
+
+// Floor returns the sequence of the oldest record that is still owed to
+// somebody: all before it may be purged, as far as the ledger is concerned.
+func (l *Ledger) Floor() uint64 {
+	floor := l.sequence + 1
+	for _, s := range l.subscriptions {
+		if len(s.owed) > 0 {
+			floor = min(floor, s.owed[0].position.Sequence)
+		}
+		if s.behind {
+			floor = min(floor, s.cursor.Sequence)
+		}
+	}
+	return floor
+}
+
+// OldestSince returns when the oldest outstanding delivery began to be owed,
+// in unix ms; 0 if nothing is owed.
+func (l *Ledger) OldestSince() int64 {
+	oldest := int64(0)
+	for _, s := range l.subscriptions {
+		for i := range s.owed {
+			if oldest == 0 || s.owed[i].since < oldest {
+				oldest = s.owed[i].since
+			}
+		}
+	}
+	return oldest
+}

@@ -1,0 +1,507 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+)
+
+const (
+	defaultSeeds = 200 // how many seeds are simulated, unless SEEDS says so
+	simRecords   = 120 // records of one simulation, before it is brought to its end
+)
+
+// TestSimulation folds random records and compares the ledger with the oracle
+// after each. SEEDS=5000 tries more; -run 'TestSimulation/seed=17$' repeats one.
+func TestSimulation(t *testing.T) {
+	seeds := uint64(defaultSeeds)
+	if given := os.Getenv("SEEDS"); given != "" {
+		var err error
+		if seeds, err = strconv.ParseUint(given, 10, 64); err != nil {
+			t.Fatalf("SEEDS: %v", err)
+		}
+	}
+	var all simStats
+	for seed := range seeds {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			s := newSimulation(seed)
+			if err := s.run(); err != nil {
+				t.Fatalf("seed %d, record %d: %v", seed, s.book.ledger.Sequence(), err)
+			}
+			all.add(s.stats)
+		})
+	}
+	t.Logf("%+v", all)
+	if !t.Failed() && seeds >= defaultSeeds {
+		all.check(t)
+	}
+}
+
+// simStats counts what a simulation came across: one that never meets the
+// hard cases proves nothing.
+type simStats struct {
+	WentBehind, CameBack, StaleAdmits, Failing, OverBudget, IgnoredOutcomes int
+	Kinds                                                                   [Cancelled + 1]int
+}
+
+func (a *simStats) add(b simStats) {
+	a.WentBehind += b.WentBehind
+	a.CameBack += b.CameBack
+	a.StaleAdmits += b.StaleAdmits
+	a.Failing += b.Failing
+	a.OverBudget += b.OverBudget
+	a.IgnoredOutcomes += b.IgnoredOutcomes
+	for i := range a.Kinds {
+		a.Kinds[i] += b.Kinds[i]
+	}
+}
+
+func (a *simStats) check(t *testing.T) {
+	counts := append([]int{
+		a.WentBehind, a.CameBack, a.StaleAdmits, a.Failing, a.OverBudget, a.IgnoredOutcomes,
+	}, a.Kinds[:]...)
+	if slices.Min(counts) < 100 {
+		t.Errorf("some case hardly ever happened: %+v", *a)
+	}
+}
+
+// simulation is a leader, its workers and their endpoints, by one seed.
+type simulation struct {
+	rng     *rand.Rand
+	book    *book
+	oracle  *oracle
+	records []*linkv1.Record
+	clock   int64
+	moods   map[Number]float64 // of endpoints: how likely an attempt fails
+	sent    []Reported         // outcomes reported so far, some to come again
+	admits  []*linkv1.Admit    // proposed so far, some to come late or again
+	ended   map[Delivery]int   // how often, by what the ledger reported
+	most    int                // the highest limit of one subscription so far
+	budget  int                // and of the partition
+	stats   simStats
+
+	// sabotage, if set, may damage the ledger after a record and says whether
+	// it has.
+	sabotage func(*Ledger) bool
+}
+
+func newSimulation(seed uint64) *simulation {
+	return &simulation{
+		rng: rand.New(rand.NewPCG(seed, 1)), book: newBook(), oracle: newOracle(), clock: 1_000_000,
+		moods: map[Number]float64{}, ended: map[Delivery]int{},
+	}
+}
+
+// run returns the first difference between ledger and oracle.
+func (s *simulation) run() error {
+	for range simRecords {
+		record, outcomes, err := s.nextRecord()
+		if err != nil {
+			return err
+		}
+		if err := s.fold(record, outcomes); err != nil {
+			return err
+		}
+	}
+	return s.finish()
+}
+
+// fold folds a record on both sides and compares.
+func (s *simulation) fold(record *linkv1.Record, outcomes []Reported) error {
+	l := s.book.ledger
+	// Columns are relative to the time the fold counts by.
+	record.Outcomes = EncodeOutcomes(max(l.Time(), record.GetTimeUnixMs()), outcomes)
+	behind := l.BehindCount()
+	result, err := s.book.append(record)
+	if err != nil {
+		return err
+	}
+	s.records = append(s.records, record)
+	want, got := s.oracle.fold(l.Sequence(), record, outcomes), changesOf(result)
+	if !slices.Equal(want, got) {
+		return fmt.Errorf("changes (-want +got):\n%s", gocmp.Diff(want, got))
+	}
+	s.count(record, result, len(outcomes), l.BehindCount()-behind)
+	if s.sabotage != nil && s.sabotage(l) {
+		s.sabotage = nil
+	}
+	if err := s.oracle.compare(l); err != nil {
+		return err
+	}
+	return s.invariants(result)
+}
+
+func (s *simulation) count(record *linkv1.Record, result Result, outcomes, behind int) {
+	s.stats.WentBehind += max(0, behind)
+	s.stats.CameBack += max(0, -behind)
+	s.stats.IgnoredOutcomes += outcomes
+	for _, c := range result.Deliveries {
+		s.stats.Kinds[c.Kind]++
+		if c.Outcome != nil {
+			s.stats.IgnoredOutcomes--
+		}
+	}
+	for _, sub := range s.book.ledger.Subscriptions() {
+		if sub.Failing() {
+			s.stats.Failing++
+		}
+	}
+	if s.book.ledger.Outstanding() >= int(s.oracle.limits.GetOutstandingPartition()) {
+		s.stats.OverBudget++
+	}
+	for _, a := range record.GetAdmits() {
+		sub := s.oracle.subs[Number(a.GetSubscription())]
+		if sub != nil && sub.behind && sub.cursor != (Position{a.GetNextSequence(), a.GetNextIndex()}) {
+			s.stats.StaleAdmits++
+		}
+	}
+}
+
+// invariants checks what must hold whatever the oracle thinks.
+func (s *simulation) invariants(result Result) error {
+	for _, c := range result.Deliveries {
+		switch c.Kind {
+		case Owed, Retried:
+		case Delivered, Died, Cancelled:
+			s.ended[c.Delivery]++
+		}
+		if s.ended[c.Delivery] > 1 || s.ended[c.Delivery] == 1 && (c.Kind == Owed || c.Kind == Retried) {
+			return fmt.Errorf("%v: change %d after its end", c.Delivery, c.Kind)
+		}
+	}
+	limits := s.oracle.limits
+	s.most = max(s.most, int(limits.GetOutstandingHealthy()), int(limits.GetOutstandingFailing()))
+	s.budget = max(s.budget, int(limits.GetOutstandingPartition()))
+	all := s.book.ledger.Subscriptions()
+	for _, sub := range all {
+		if sub.OutstandingCount() > s.most {
+			return fmt.Errorf("subscription %d is owed %d, more than the limit of %d",
+				sub.Number, sub.OutstandingCount(), s.most)
+		}
+	}
+	if most := s.budget + reserved*len(all); s.book.ledger.Outstanding() > most {
+		return fmt.Errorf("%d are owed, more than the budget allows: %d", s.book.ledger.Outstanding(), most)
+	}
+	return nil
+}
+
+// nextRecord makes the next record, with its outcomes apart.
+func (s *simulation) nextRecord() (*linkv1.Record, []Reported, error) {
+	s.clock += s.rng.Int64N(300)
+	record := &linkv1.Record{TimeUnixMs: s.clock}
+	if s.chance(5) {
+		record.TimeUnixMs -= s.rng.Int64N(500) // the next leader's clock is behind
+	}
+	if len(s.records) == 0 || s.chance(2) {
+		record.Fence = fence(s.limits())
+	}
+	if s.chance(10) {
+		record.Tenants = append(record.Tenants, s.tenantChange())
+	}
+	if s.chance(25) || len(s.records) < 3 {
+		s.changeSubscriptions(record)
+	}
+	outcomes := s.outcomes()
+	if s.chance(50) {
+		if err := s.admit(record); err != nil {
+			return nil, nil, err
+		}
+	}
+	if s.chance(60) {
+		for range s.rng.IntN(7) {
+			record.Events = append(record.Events, s.event())
+		}
+	}
+	return record, outcomes, nil
+}
+
+func (s *simulation) chance(percent int) bool { return s.rng.IntN(100) < percent }
+
+// limits returns small limits, so that they are often met. With half of the
+// seeds it is the budget that is met, and so they are above what is reserved.
+func (s *simulation) limits() *linkv1.Limits {
+	limits := &linkv1.Limits{
+		OutstandingHealthy:   uint32(1 + s.rng.IntN(6)),
+		OutstandingFailing:   uint32(1 + s.rng.IntN(3)),
+		OutstandingPartition: 1000,
+		IdempotencyMs:        1 + s.rng.Int64N(2000),
+		IdempotencyCount:     uint32(1 + s.rng.IntN(30)),
+	}
+	if s.chance(50) {
+		limits.OutstandingHealthy = uint32(reserved + s.rng.IntN(20))
+		limits.OutstandingPartition = uint32(20 + s.rng.IntN(40))
+	}
+	return limits
+}
+
+func (s *simulation) tenant() string { return []string{"acme", "umbrella", "wonka"}[s.rng.IntN(3)] }
+
+func (s *simulation) tenantChange() *linkv1.TenantChange {
+	if s.chance(70) {
+		return putTenant(s.tenant())
+	}
+	return &linkv1.TenantChange{Id: s.tenant()}
+}
+
+func (s *simulation) event() *linkv1.LoggedEvent {
+	e := event(s.tenant(), fmt.Sprintf("ev_%d", s.rng.IntN(100)), someType(s.rng))
+	e.IdGenerated = s.chance(20)
+	return e
+}
+
+// changeSubscriptions creates, changes and deletes some, also the same one
+// twice in a record.
+func (s *simulation) changeSubscriptions(record *linkv1.Record) {
+	next := s.book.ledger.NextNumber()
+	for range 1 + s.rng.IntN(3) {
+		change := put(next, s.tenant(), fmt.Sprintf("sub_%d", next), somePatterns(s.rng)...)
+		number := Number(1 + s.rng.Uint64N(uint64(next)))
+		known := s.book.ledger.Subscription(number)
+		switch {
+		case number < next && s.chance(30):
+			change = remove(number)
+		case known != nil && s.chance(50):
+			change = put(number, string(known.Tenant), known.ID(), somePatterns(s.rng)...)
+		default:
+			next++
+		}
+		record.Subscriptions = append(record.Subscriptions, change)
+	}
+}
+
+// outcomes returns what the workers report for the next record: of what is
+// outstanding, of what they have reported before, and of what nobody knows.
+func (s *simulation) outcomes() []Reported {
+	var reported []Reported
+	for _, sub := range s.book.ledger.Subscriptions() {
+		if _, ok := s.moods[sub.Number]; !ok || s.chance(3) {
+			s.moods[sub.Number] = []float64{0, 0.3, 1}[s.rng.IntN(3)]
+		}
+		for o := range sub.Outstanding() {
+			if s.chance(25) {
+				reported = append(reported, s.attempt(Delivery{sub.Number, o.Position}, o.Attempts+1))
+			}
+		}
+	}
+	if len(s.sent) > 0 {
+		for range s.rng.IntN(3) {
+			reported = append(reported, s.sent[s.rng.IntN(len(s.sent))])
+		}
+	}
+	if s.chance(10) {
+		unknown := Delivery{Number(s.rng.IntN(100)), Position{s.rng.Uint64N(200), s.rng.Uint32N(9)}}
+		reported = append(reported, s.attempt(unknown, 1))
+	}
+	s.rng.Shuffle(len(reported), func(i, j int) { reported[i], reported[j] = reported[j], reported[i] })
+	s.sent = append(s.sent, reported...)
+	return reported
+}
+
+// attempt returns what came of an attempt, now and then of the wrong one.
+func (s *simulation) attempt(d Delivery, attempt uint32) Reported {
+	if s.chance(10) {
+		attempt = s.rng.Uint32N(attempt + 3)
+	}
+	kind := linkv1.Outcome_DELIVERED
+	switch {
+	case s.chance(5):
+		kind = []linkv1.Outcome_Kind{linkv1.Outcome_RETURNED, linkv1.Outcome_KIND_UNSPECIFIED, 77}[s.rng.IntN(3)]
+	case s.rng.Float64() < s.moods[d.Subscription] && s.chance(20):
+		kind = linkv1.Outcome_DEAD
+	case s.rng.Float64() < s.moods[d.Subscription]:
+		kind = linkv1.Outcome_RETRY
+	}
+	r := outcome(kind, d, attempt)
+	r.Worker = fmt.Sprintf("w%d", s.rng.IntN(3))
+	r.Outcome.StartTimeUnixMs, r.Outcome.LatencyUs = s.clock-s.rng.Int64N(100), s.rng.Uint64N(1e6)
+	if kind == linkv1.Outcome_RETRY {
+		r.Outcome.NextTimeUnixMs = s.clock + s.rng.Int64N(5000)
+	}
+	return r
+}
+
+// admit catches some of those that are behind up, with a proposal made now, or
+// with an old one.
+func (s *simulation) admit(record *linkv1.Record) error {
+	for _, sub := range s.book.ledger.Subscriptions() {
+		if _, behind := sub.Behind(); !behind || !s.chance(50) {
+			continue
+		}
+		a, err := s.propose(sub, s.rng.IntN(20))
+		if err != nil {
+			return err
+		}
+		s.admits = append(s.admits, a)
+		if s.chance(70) {
+			record.Admits = append(record.Admits, a)
+		}
+	}
+	if len(s.admits) > 0 && s.chance(30) {
+		record.Admits = append(record.Admits, s.admits[max(0, len(s.admits)-1-s.rng.IntN(10))])
+	}
+	return nil
+}
+
+// propose reads at most this many events of the log from a subscription's
+// cursor on, as a leader does, and checks that what it finds is what the
+// oracle would find.
+func (s *simulation) propose(sub *Subscription, events int) (*linkv1.Admit, error) {
+	at, _ := sub.Behind()
+	room := s.oracle.room(s.oracle.subs[sub.Number])
+	if s.chance(10) {
+		room = 1000 // there was more when it was asked, or a bug
+	}
+	var found []Position
+	for ; at.Sequence <= uint64(len(s.records)); at = (Position{at.Sequence + 1, 0}) {
+		published := s.records[at.Sequence-1].GetEvents()
+		for ; int(at.Index) < len(published); at.Index++ {
+			e := published[at.Index]
+			wants := sub.Wants(TenantID(e.GetTenant()), e.GetType())
+			if want := s.oracle.subs[sub.Number].wants(e); wants != want {
+				return nil, fmt.Errorf("subscription %d wants the event %v: %t, should be %t", sub.Number, at, wants, want)
+			}
+			if events == 0 || wants && len(found) >= room {
+				return admit(sub.Number, at, found...), nil
+			}
+			if wants {
+				found = append(found, at)
+			}
+			events--
+		}
+	}
+	return admit(sub.Number, at, found...), nil
+}
+
+// finish lets every attempt succeed until nothing is owed and nobody is
+// behind, and checks that nothing was lost.
+func (s *simulation) finish() error {
+	for range 1000 {
+		if s.book.ledger.Outstanding() == 0 && s.book.ledger.BehindCount() == 0 {
+			return s.nothingLost()
+		}
+		s.clock++
+		record := &linkv1.Record{TimeUnixMs: s.clock}
+		var outcomes []Reported
+		for _, sub := range s.book.ledger.Subscriptions() {
+			for o := range sub.Outstanding() {
+				outcomes = append(outcomes, outcome(linkv1.Outcome_DELIVERED, Delivery{sub.Number, o.Position}, o.Attempts+1))
+			}
+			if _, behind := sub.Behind(); behind {
+				a, err := s.propose(sub, 1000)
+				if err != nil {
+					return err
+				}
+				record.Admits = append(record.Admits, a)
+			}
+		}
+		if err := s.fold(record, outcomes); err != nil {
+			return err
+		}
+	}
+	return errors.New("some stay owed or behind for ever")
+}
+
+// nothingLost checks that all that was owed has ended, and, for subscriptions
+// whose patterns never changed, that it was owed to begin with: without a look
+// at how they got it.
+func (s *simulation) nothingLost() error {
+	for number, sub := range s.oracle.subs {
+		if sub == nil || sub.changed {
+			continue
+		}
+		for at, e := range s.oracle.events {
+			if at.Sequence >= sub.created && sub.wants(e) && s.ended[Delivery{number, at}] != 1 {
+				return fmt.Errorf("lost: subscription %d never got %v", number, at)
+			}
+		}
+	}
+	owed := slices.SortedFunc(maps.Keys(s.oracle.owed), compareDeliveries)
+	ended := slices.SortedFunc(maps.Keys(s.ended), compareDeliveries)
+	if diff := gocmp.Diff(owed, ended); diff != "" {
+		return fmt.Errorf("what was owed and what ended (-owed +ended):\n%s", diff)
+	}
+	if floor := s.book.ledger.Floor(); floor != s.book.ledger.Sequence()+1 {
+		return fmt.Errorf("nothing is owed, but the floor is %d", floor)
+	}
+	return nil
+}
+
+// TestSimulationIsNotBlind damages ledgers in ways that bugs would, and wants
+// each seen.
+func TestSimulationIsNotBlind(t *testing.T) {
+	// first damages the first subscription that the function has a use for.
+	first := func(damage func(*Ledger, *Subscription) bool) func(*Ledger) bool {
+		return func(l *Ledger) bool {
+			return slices.ContainsFunc(l.Subscriptions(), func(s *Subscription) bool { return damage(l, s) })
+		}
+	}
+	for name, sabotage := range map[string]func(*Ledger) bool{
+		"a delivery is dropped": first(func(l *Ledger, s *Subscription) bool {
+			if len(s.owed) > 0 {
+				l.drop(s, s.owed[0].position)
+				return true
+			}
+			return false
+		}),
+		"a delivery comes again": first(func(l *Ledger, s *Subscription) bool {
+			return l.sequence > 20 && s.add(owed{position: Position{1, 0}})
+		}),
+		"an attempt is not counted": first(func(_ *Ledger, s *Subscription) bool {
+			if len(s.owed) > 0 && s.owed[0].attempts > 0 {
+				s.owed[0].attempts--
+				return true
+			}
+			return false
+		}),
+		"a cursor skips an event": first(func(_ *Ledger, s *Subscription) bool {
+			s.cursor.Index++
+			return s.behind
+		}),
+		"one that is behind is taken for current": first(func(l *Ledger, s *Subscription) bool {
+			if s.behind {
+				s.behind = false
+				delete(l.behind, s.Number)
+				l.tenants[s.Tenant].index.add(s.Number, s.patterns())
+				return true
+			}
+			return false
+		}),
+		"the index forgets one": first(func(l *Ledger, s *Subscription) bool {
+			l.tenants[s.Tenant].index.remove(s.Number, s.patterns())
+			return !s.behind
+		}),
+		"failures are forgotten": first(func(_ *Ledger, s *Subscription) bool {
+			found := s.failures > 0
+			s.failures = 0
+			return found
+		}),
+		"the sum is wrong": func(l *Ledger) bool { l.outstanding++; return true },
+		"an id is forgotten": func(l *Ledger) bool {
+			found := l.window.size > 0
+			l.window.trim(l.time, 0)
+			return found
+		},
+		"a number is given twice": func(l *Ledger) bool { l.nextNumber--; return true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(5) {
+				s := newSimulation(seed)
+				s.sabotage = sabotage
+				if err := s.run(); err == nil {
+					t.Errorf("seed %d: the damage was not seen", seed)
+				} else if s.sabotage != nil {
+					t.Errorf("seed %d: failed before there was damage: %v", seed, err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,319 @@
+package ledger
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"time"
+
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+)
+
+// tenant is what the ledger keeps of a tenant.
+type tenant struct {
+	config *fanfarev1.Tenant // nil: has subscriptions, but was never put
+	index  index             // of its current subscriptions
+	byID   map[string]Number
+	all    []Number // of its subscriptions, rising
+}
+
+// Subscription is what the ledger keeps of a subscription. Its methods may be
+// called by the goroutine that owns the ledger only.
+type Subscription struct {
+	Number Number
+	Tenant TenantID
+	// Stored is never changed in place, so it may be kept.
+	Stored *linkv1.StoredSubscription
+
+	owed         []owed   // by rising position
+	behind       bool     // not in the tenant's index
+	cursor       Position // while behind: first that is not accounted for
+	failures     uint64   // in a row
+	failingSince int64    // unix ms; 0 if the last attempt succeeded
+}
+
+// owed is one outstanding delivery.
+type owed struct {
+	position Position
+	attempts uint32 // made so far
+	next     int64  // unix ms: when the next one is due
+	since    int64  // unix ms
+}
+
+// Outstanding is a delivery that is owed, as others see it.
+type Outstanding struct {
+	Position Position
+	Attempts uint32    // made so far
+	Next     time.Time // when the next one is due
+}
+
+// ID returns the subscription's id, `sub_…`.
+func (s *Subscription) ID() string { return s.Stored.GetId() }
+
+// Failing reports whether its last attempts failed one after the other.
+func (s *Subscription) Failing() bool { return s.failures >= failingAfter }
+
+// Behind reports whether it is caught up from the log, and from where on.
+func (s *Subscription) Behind() (cursor Position, behind bool) { return s.cursor, s.behind }
+
+// Failures returns how many attempts failed in a row, and since when.
+func (s *Subscription) Failures() (count uint64, since time.Time) {
+	if s.failingSince == 0 {
+		return s.failures, time.Time{}
+	}
+	return s.failures, time.UnixMilli(s.failingSince)
+}
+
+// OutstandingCount returns how many deliveries it is owed.
+func (s *Subscription) OutstandingCount() int { return len(s.owed) }
+
+// Outstanding returns the deliveries it is owed, oldest event first.
+func (s *Subscription) Outstanding() iter.Seq[Outstanding] {
+	return func(yield func(Outstanding) bool) {
+		for _, o := range s.owed {
+			if !yield(Outstanding{o.position, o.attempts, time.UnixMilli(o.next)}) {
+				return
+			}
+		}
+	}
+}
+
+// Wants reports whether the subscription wants a tenant's event type.
+func (s *Subscription) Wants(tenant TenantID, eventType string) bool {
+	return s.Tenant == tenant && Matches(s.patterns(), eventType)
+}
+
+func (s *Subscription) patterns() []string {
+	return s.Stored.GetSubscription().GetEventTypes()
+}
+
+func (s *Subscription) failed(now int64) {
+	s.failures++
+	if s.failingSince == 0 {
+		s.failingSince = now
+	}
+}
+
+func (s *Subscription) search(at Position) (int, bool) {
+	return slices.BinarySearchFunc(s.owed, at, func(o owed, p Position) int { return o.position.Compare(p) })
+}
+
+// find returns the delivery of a position, or nil. It is good until the set
+// changes.
+func (s *Subscription) find(at Position) *owed {
+	if i, ok := s.search(at); ok {
+		return &s.owed[i]
+	}
+	return nil
+}
+
+func (s *Subscription) add(o owed) bool {
+	i, found := s.search(o.position)
+	if found {
+		return false
+	}
+	s.owed = slices.Insert(s.owed, i, o)
+	return true
+}
+
+func (s *Subscription) remove(at Position) bool {
+	i, found := s.search(at)
+	if found {
+		s.owed = slices.Delete(s.owed, i, i+1)
+	}
+	return found
+}
+
+// foldTenant puts or deletes a tenant.
+func (l *Ledger) foldTenant(change *linkv1.TenantChange) {
+	id := TenantID(change.GetId())
+	if change.GetPut() != nil {
+		l.tenant(id).config = change.GetPut()
+		return
+	}
+	if t := l.tenants[id]; t != nil {
+		t.config = nil
+		l.forget(id)
+	}
+}
+
+// tenant returns the tenant's state, and makes it if need be.
+func (l *Ledger) tenant(id TenantID) *tenant {
+	t := l.tenants[id]
+	if t == nil {
+		t = &tenant{byID: make(map[string]Number)}
+		l.tenants[id] = t
+	}
+	return t
+}
+
+// forget drops a tenant of which nothing is left.
+func (l *Ledger) forget(id TenantID) {
+	if t := l.tenants[id]; t.config == nil && len(t.byID) == 0 {
+		delete(l.tenants, id)
+	}
+}
+
+// subscriptionName is what a subscription is called by: its own for life, and
+// no other's at the same time.
+type subscriptionName struct {
+	tenant TenantID
+	id     string
+}
+
+func nameOf(stored *linkv1.StoredSubscription) subscriptionName {
+	return subscriptionName{TenantID(stored.GetTenant()), stored.GetId()}
+}
+
+// checkSubscriptions refuses numbers given out of order, ids that are taken,
+// and changes of a subscription's tenant or id.
+func (l *Ledger) checkSubscriptions(changes []*linkv1.SubscriptionChange) error {
+	next := l.nextNumber
+	staged := make(map[Number]*linkv1.StoredSubscription) // by this record; nil: deleted
+	taken := make(map[subscriptionName]bool)              // where this record changes it
+	for _, change := range changes {
+		number, put := Number(change.GetNumber()), change.GetPut()
+		before, ok := staged[number]
+		if s := l.subscriptions[number]; !ok && s != nil {
+			before = s.Stored
+		}
+		name := nameOf(put)
+		switch {
+		case put == nil && before == nil:
+			continue
+		case put == nil:
+			taken[nameOf(before)] = false
+		case before != nil:
+			if name != nameOf(before) {
+				return fmt.Errorf("%w: subscription %d changes its name", ErrInvalid, number)
+			}
+		case number > next || number == 0:
+			return fmt.Errorf("%w: subscription number %d, next is %d", ErrInvalid, number, next)
+		case number < next:
+			continue // deleted before: it stays deleted
+		default:
+			held, ok := taken[name]
+			if held || !ok && l.SubscriptionByID(name.tenant, name.id) != nil {
+				return fmt.Errorf("%w: subscription id %s of tenant %s is taken", ErrInvalid, name.id, name.tenant)
+			}
+			taken[name] = true
+			next++
+		}
+		staged[number] = put
+	}
+	return nil
+}
+
+// foldSubscription puts or deletes a subscription.
+func (l *Ledger) foldSubscription(change *linkv1.SubscriptionChange, result *Result) {
+	number := Number(change.GetNumber())
+	s := l.subscriptions[number]
+	switch put := change.GetPut(); {
+	case put == nil && s == nil:
+	case put == nil:
+		l.deleteSubscription(s, result)
+	case s == nil && number < l.nextNumber:
+		// Deleted in the same breath as it was changed: it stays deleted.
+	case s == nil:
+		l.nextNumber = number + 1
+		s = &Subscription{Number: number, Tenant: TenantID(put.GetTenant()), Stored: put}
+		l.subscriptions[number] = s
+		t := l.tenant(s.Tenant)
+		t.byID[s.ID()] = number
+		insert(&t.all, number)
+		t.index.add(number, s.patterns())
+		result.Subscriptions = append(result.Subscriptions, SubscriptionChange{number, s})
+	default:
+		t := l.tenants[s.Tenant]
+		if !s.behind {
+			t.index.remove(number, s.patterns())
+		}
+		s.Stored = put
+		if !s.behind {
+			t.index.add(number, s.patterns())
+		}
+		result.Subscriptions = append(result.Subscriptions, SubscriptionChange{number, s})
+	}
+}
+
+func (l *Ledger) deleteSubscription(s *Subscription, result *Result) {
+	for _, o := range s.owed {
+		result.Deliveries = append(result.Deliveries, DeliveryChange{
+			Delivery: Delivery{s.Number, o.position}, Kind: Cancelled,
+			Tenant: s.Tenant, ID: s.ID(), Attempts: o.attempts, Since: o.since,
+		})
+	}
+	t := l.tenants[s.Tenant]
+	if s.behind {
+		delete(l.behind, s.Number)
+	} else {
+		t.index.remove(s.Number, s.patterns())
+	}
+	l.outstanding -= len(s.owed)
+	delete(t.byID, s.ID())
+	drop(&t.all, s.Number)
+	delete(l.subscriptions, s.Number)
+	l.forget(s.Tenant)
+	result.Subscriptions = append(result.Subscriptions, SubscriptionChange{s.Number, nil})
+}
+
+// Subscription returns a subscription by its number, or nil.
+func (l *Ledger) Subscription(number Number) *Subscription { return l.subscriptions[number] }
+
+// SubscriptionByID returns a tenant's subscription by its id, or nil.
+func (l *Ledger) SubscriptionByID(id TenantID, subscription string) *Subscription {
+	t := l.tenants[id]
+	if t == nil {
+		return nil
+	}
+	return l.subscriptions[t.byID[subscription]]
+}
+
+// TenantSubscriptions returns at most limit of a tenant's subscriptions, in
+// the order they were created, from those with a number above after.
+func (l *Ledger) TenantSubscriptions(id TenantID, after Number, limit int) []*Subscription {
+	t := l.tenants[id]
+	if t == nil {
+		return nil
+	}
+	first, isThere := slices.BinarySearch(t.all, after)
+	if isThere {
+		first++
+	}
+	rest := t.all[first:]
+	var found []*Subscription
+	for _, number := range rest[:max(0, min(limit, len(rest)))] {
+		found = append(found, l.subscriptions[number])
+	}
+	return found
+}
+
+// Subscriptions returns all subscriptions in the order they were created.
+func (l *Ledger) Subscriptions() []*Subscription {
+	return slices.SortedFunc(maps.Values(l.subscriptions), func(a, b *Subscription) int {
+		return cmp.Compare(a.Number, b.Number)
+	})
+}
+
+// Tenant returns a tenant that was put, or nil.
+func (l *Ledger) Tenant(id TenantID) *fanfarev1.Tenant {
+	if t := l.tenants[id]; t != nil {
+		return t.config
+	}
+	return nil
+}
+
+// Tenants returns the ids of the tenants that were put, in order.
+func (l *Ledger) Tenants() []TenantID {
+	var ids []TenantID
+	for id, t := range l.tenants {
+		if t.config != nil {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}

@@ -1,0 +1,240 @@
+package ledger
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+)
+
+// TestTranscripts runs the conversations in testdata/transcripts: records in,
+// changes and state out. After a change of behaviour, -rewrite writes what
+// there is now, to be reviewed as a diff.
+//
+// The commands:
+//
+//	record time=MS      folds a record, an item a line, and prints the changes:
+//	  fence [healthy=N] [failing=N] [partition=N] [window-ms=N] [window-count=N]
+//	  tenant ID | no-tenant ID
+//	  put NUMBER TENANT ID [PATTERN…] | delete NUMBER
+//	  delivered|retry|dead|returned NUMBER POSITION [attempt=N] [next=MS]
+//	  admit NUMBER NEXT [POSITION…]
+//	  event TENANT ID TYPE
+//	state               prints the whole state
+//	seen TENANT ID…     prints whether event ids are in the idempotency window
+//	restore             goes on with the ledger restored from a snapshot
+func TestTranscripts(t *testing.T) {
+	datadriven.Walk(t, "testdata/transcripts", func(t *testing.T, path string) {
+		transcript := &transcript{book: newBook()}
+		datadriven.RunTest(t, path, transcript.run)
+	})
+}
+
+type transcript struct{ book *book }
+
+func (c *transcript) run(t *testing.T, data *datadriven.TestData) string {
+	switch data.Cmd {
+	case "record":
+		record := &linkv1.Record{}
+		data.ScanArgs(t, "time", &record.TimeUnixMs)
+		return c.record(t, record, data)
+	case "state":
+		return describe(c.book.ledger)
+	case "seen":
+		return c.seen(data)
+	case "restore":
+		before := stateHash(t, c.book.ledger)
+		c.book.ledger = restored(t, snapshotOf(t, c.book.ledger))
+		return fmt.Sprintf("same state: %t\n", stateHash(t, c.book.ledger) == before)
+	default:
+		data.Fatalf(t, "unknown command %s", data.Cmd)
+		return ""
+	}
+}
+
+func (c *transcript) seen(data *datadriven.TestData) string {
+	var out strings.Builder
+	tenant := data.CmdArgs[0].Key
+	for _, id := range data.CmdArgs[1:] {
+		fmt.Fprintf(&out, "%s: %t\n", id.Key, c.book.ledger.Seen(TenantID(tenant), id.Key))
+	}
+	return out.String()
+}
+
+func (c *transcript) record(t *testing.T, record *linkv1.Record, data *datadriven.TestData) string {
+	var outcomes []Reported
+	for line := range strings.Lines(data.Input) {
+		item := parseItem(t, line)
+		switch item.verb {
+		case "fence":
+			record.Fence = fence(item.limits())
+		case "tenant":
+			record.Tenants = append(record.Tenants, putTenant(item.words[0]))
+		case "no-tenant":
+			record.Tenants = append(record.Tenants, &linkv1.TenantChange{Id: item.words[0]})
+		case "put":
+			change := put(item.number(0), item.words[1], item.words[2], item.words[3:]...)
+			record.Subscriptions = append(record.Subscriptions, change)
+		case "delete":
+			record.Subscriptions = append(record.Subscriptions, remove(item.number(0)))
+		case "delivered", "retry", "dead", "returned":
+			outcomes = append(outcomes, item.outcome())
+		case "admit":
+			record.Admits = append(record.Admits, item.admit())
+		case "event":
+			record.Events = append(record.Events, event(item.words[0], item.words[1], item.words[2]))
+		default:
+			data.Fatalf(t, "unknown item %q", line)
+		}
+	}
+	record.Outcomes = EncodeOutcomes(record.GetTimeUnixMs(), outcomes)
+	result, err := c.book.append(record)
+	if err != nil {
+		return err.Error() + "\n"
+	}
+	return fmt.Sprintf("record %d\n%s", c.book.ledger.Sequence(), describeResult(result))
+}
+
+// item is a line of a record: a verb, words, and key=value pairs.
+type item struct {
+	t     *testing.T
+	verb  string
+	words []string
+	pairs map[string]string
+}
+
+func parseItem(t *testing.T, line string) item {
+	words := strings.Fields(line)
+	parsed := item{t: t, verb: words[0], pairs: map[string]string{}}
+	for _, word := range words[1:] {
+		if key, value, ok := strings.Cut(word, "="); ok {
+			parsed.pairs[key] = value
+		} else {
+			parsed.words = append(parsed.words, word)
+		}
+	}
+	return parsed
+}
+
+func (i item) parse(word string) uint64 {
+	i.t.Helper()
+	n, err := strconv.ParseUint(word, 10, 64)
+	if err != nil {
+		i.t.Fatalf("%s: %v", i.verb, err)
+	}
+	return n
+}
+
+// pair returns the value of a pair, or 0.
+func (i item) pair(key string) uint64 {
+	i.t.Helper()
+	if value, ok := i.pairs[key]; ok {
+		return i.parse(value)
+	}
+	return 0
+}
+
+func (i item) number(at int) Number { i.t.Helper(); return Number(i.parse(i.words[at])) }
+
+func (i item) position(at int) Position {
+	i.t.Helper()
+	sequence, index, _ := strings.Cut(i.words[at], "/")
+	return Position{i.parse(sequence), uint32(i.parse(index))}
+}
+
+func (i item) limits() *linkv1.Limits {
+	return &linkv1.Limits{
+		OutstandingHealthy:   uint32(i.pair("healthy")),
+		OutstandingFailing:   uint32(i.pair("failing")),
+		OutstandingPartition: uint32(i.pair("partition")),
+		IdempotencyMs:        int64(i.pair("window-ms")),
+		IdempotencyCount:     uint32(i.pair("window-count")),
+	}
+}
+
+func (i item) outcome() Reported {
+	kind := map[string]linkv1.Outcome_Kind{
+		"delivered": linkv1.Outcome_DELIVERED, "retry": linkv1.Outcome_RETRY,
+		"dead": linkv1.Outcome_DEAD, "returned": linkv1.Outcome_RETURNED,
+	}[i.verb]
+	r := outcome(kind, Delivery{i.number(0), i.position(1)}, uint32(i.pair("attempt")))
+	r.Outcome.NextTimeUnixMs = int64(i.pair("next"))
+	return r
+}
+
+func (i item) admit() *linkv1.Admit {
+	var positions []Position
+	for at := range i.words[2:] {
+		positions = append(positions, i.position(2+at))
+	}
+	return admit(i.number(0), i.position(1), positions...)
+}
+
+// describeResult prints what a record changed, a change a line.
+func describeResult(result Result) string {
+	var out strings.Builder
+	for _, c := range result.Subscriptions {
+		if c.Current == nil {
+			fmt.Fprintf(&out, "subscription %d deleted\n", c.Number)
+		} else {
+			fmt.Fprintf(&out, "subscription %d put: %s %s %v\n",
+				c.Number, c.Current.Tenant, c.Current.ID(), c.Current.patterns())
+		}
+	}
+	for _, c := range result.Deliveries {
+		fmt.Fprintf(&out, "%s: subscription %d, event %v, attempts %d, since %d",
+			c.Kind.describe(), c.Subscription, c.Position, c.Attempts, c.Since)
+		if c.Next != 0 {
+			fmt.Fprintf(&out, ", due %d", c.Next)
+		}
+		out.WriteByte('\n')
+	}
+	return out.String()
+}
+
+func (k ChangeKind) describe() string {
+	switch k {
+	case Owed:
+		return "owed"
+	case Retried:
+		return "retried"
+	case Delivered:
+		return "delivered"
+	case Died:
+		return "died"
+	case Cancelled:
+		return "cancelled"
+	}
+	return fmt.Sprintf("ChangeKind(%d)", int(k))
+}
+
+// describe prints a ledger's state as its readers see it.
+func describe(l *Ledger) string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "sequence %d, epoch %d, time %d, next number %d\n", l.Sequence(), l.Epoch(), l.Time(), l.NextNumber())
+	fmt.Fprintf(&out, "outstanding %d, oldest since %d, behind %d, floor %d\n",
+		l.Outstanding(), l.OldestSince(), l.BehindCount(), l.Floor())
+	for _, id := range l.Tenants() {
+		fmt.Fprintf(&out, "tenant %s: %s\n", id, l.Tenant(id).GetDisplayName())
+	}
+	for _, s := range l.Subscriptions() {
+		fmt.Fprintf(&out, "subscription %d: %s %s %v\n", s.Number, s.Tenant, s.ID(), s.patterns())
+		if cursor, behind := s.Behind(); behind {
+			fmt.Fprintf(&out, "  behind from %v\n", cursor)
+		}
+		if failures, since := s.Failures(); failures > 0 {
+			fmt.Fprintf(&out, "  failures %d since %d, failing %t\n", failures, since.UnixMilli(), s.Failing())
+		}
+		for o := range s.Outstanding() {
+			fmt.Fprintf(&out, "  %v attempts %d due %d\n", o.Position, o.Attempts, o.Next.UnixMilli())
+		}
+	}
+	for s, room := range l.Laggards() {
+		fmt.Fprintf(&out, "laggard %d: room for %d\n", s.Number, room)
+	}
+	return out.String()
+}

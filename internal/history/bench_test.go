@@ -1,0 +1,75 @@
+package history
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+)
+
+// BenchmarkWrite measures what a delivery costs that takes one attempt: its
+// row, then, in the next batch, the row as it ended and the attempt. With one
+// event to ten deliveries.
+func BenchmarkWrite(b *testing.B) {
+	for _, size := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			store, err := OpenSQLite(b.Context(), filepath.Join(b.TempDir(), "history"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() {
+				if err := store.Close(); err != nil {
+					b.Error(err)
+				}
+			}()
+			sequence := uint64(0)
+			for b.Loop() {
+				for _, batch := range benchmarkBatches(sequence, size) {
+					if err := store.Write(b.Context(), batch); err != nil {
+						b.Fatal(err)
+					}
+					sequence = batch.Sequence
+				}
+			}
+			deliveries := float64(b.N * size)
+			b.ReportMetric(b.Elapsed().Seconds()*1e6/deliveries, "µs/delivery")
+			b.ReportMetric(3*deliveries/b.Elapsed().Seconds(), "rows/s")
+		})
+	}
+}
+
+const benchmarkFanOut = 10
+
+// benchmarkBatches returns two: deliveries begin, and end.
+func benchmarkBatches(sequence uint64, deliveries int) []Batch {
+	now := time.UnixMilli(1_750_000_000_000 + int64(sequence))
+	begin := Batch{Prev: sequence, Sequence: sequence + 1}
+	end := Batch{Prev: sequence + 1, Sequence: sequence + 2}
+	for i := range deliveries {
+		event := EventKey{Sequence: begin.Sequence, Index: uint32(i / benchmarkFanOut)}
+		if i%benchmarkFanOut == 0 {
+			begin.Events = append(begin.Events, EventRow{Key: event, Tenant: "default", Event: &fanfarev1.Event{
+				Id: fmt.Sprintf("evt_%026d", int(sequence)*deliveries+i), Type: "order.created", Source: "/tenants/default",
+				Data: make([]byte, 1024), DataContentType: "application/json", PublishTime: timestamppb.New(now),
+			}})
+		}
+		row := DeliveryRow{
+			Key:    DeliveryKey{EventKey: event, Subscription: uint64(i % benchmarkFanOut)},
+			Tenant: "default", SubscriptionID: fmt.Sprintf("sub_%026d", i%benchmarkFanOut),
+			State: fanfarev1.Delivery_PENDING, Created: now, NextAttempt: now,
+		}
+		begin.Deliveries = append(begin.Deliveries, row)
+		row.State, row.Attempts, row.Ended, row.NextAttempt = fanfarev1.Delivery_DELIVERED, 1, now, time.Time{}
+		end.Deliveries = append(end.Deliveries, row)
+		end.Attempts = append(end.Attempts, AttemptRow{Key: row.Key, Tenant: "default", Attempt: &fanfarev1.Attempt{
+			Number: 1, Result: fanfarev1.Attempt_DELIVERED, StartTime: timestamppb.New(now),
+			Latency: durationpb.New(12 * time.Millisecond), StatusCode: 200, ResponseBody: "ok", Worker: "worker-1",
+		}})
+	}
+	return []Batch{begin, end}
+}

@@ -1,0 +1,270 @@
+package history
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+)
+
+// queries is the half of a Store that reads. It is the same for every SQL
+// database with the tables of migrations.
+type queries struct {
+	db *sql.DB
+}
+
+// Position implements Store.
+func (q queries) Position(ctx context.Context, partition int) (uint64, error) {
+	sequence, err := scanPosition(q.db.QueryRowContext(ctx, selectPosition, partition))
+	if err != nil {
+		return 0, fmt.Errorf("reading position of partition %d: %w", partition, err)
+	}
+	return sequence, nil
+}
+
+const selectPosition = "SELECT sequence FROM positions WHERE partition = $1"
+
+// scanPosition reads the row of selectPosition, or that there is none.
+func scanPosition(row *sql.Row) (uint64, error) {
+	var sequence int64
+	if err := row.Scan(&sequence); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, err
+	}
+	return uint64(sequence), nil //nolint:gosec // the inverse of integer
+}
+
+// Event implements Store.
+func (q queries) Event(ctx context.Context, tenant, id string) (*fanfarev1.Event, error) {
+	l := eventList(tenant, "event, data")
+	l.and("event_id", "=", id)
+	events, _, err := fetch(ctx, q.db, l, Page{Size: 1}, func(_ []int64, scan func(...any) error) (*fanfarev1.Event, error) {
+		var encoded, data []byte
+		if err := scan(&encoded, &data); err != nil {
+			return nil, err
+		}
+		event, err := decodeEvent(tenant, encoded)
+		if err == nil {
+			event.Data = data
+		}
+		return event, err
+	})
+	return single(events, err)
+}
+
+// Events implements Store. The order is that of publish_time and, in one
+// millisecond, of the log; in one partition that is the order of the log.
+func (q queries) Events(ctx context.Context, query EventQuery, page Page) ([]*fanfarev1.Event, string, error) {
+	return fetch(ctx, q.db, query.list(), page, func(_ []int64, scan func(...any) error) (*fanfarev1.Event, error) {
+		var encoded []byte
+		if err := scan(&encoded); err != nil {
+			return nil, err
+		}
+		return decodeEvent(query.Tenant, encoded)
+	})
+}
+
+// list returns the events of the query, without data.
+func (q EventQuery) list() list {
+	l := eventList(q.Tenant, "event")
+	if q.Type != "" {
+		l.and("type", "=", q.Type)
+	}
+	l.between("publish_ms", q.Start, q.End)
+	return l
+}
+
+// eventList lists all events of a tenant.
+func eventList(tenant, columns string) list {
+	l := list{
+		table:   "events",
+		columns: columns,
+		key:     []string{"publish_ms", "partition", "sequence", "idx"},
+		order:   newestFirst,
+	}
+	l.and("tenant", "=", tenant)
+	return l
+}
+
+// Delivery implements Store.
+func (q queries) Delivery(ctx context.Context, tenant string, key DeliveryKey) (*fanfarev1.Delivery, error) {
+	l := deliveryList(tenant)
+	l.of(key)
+	deliveries, _, err := fetch(ctx, q.db, l, Page{Size: 1}, deliveryReader(tenant))
+	return single(deliveries, err)
+}
+
+// Deliveries implements Store. The order is that of the log, and in one event
+// of the subscription's number, the largest first.
+func (q queries) Deliveries(ctx context.Context, query DeliveryQuery, page Page) ([]*fanfarev1.Delivery, string, error) {
+	return fetch(ctx, q.db, query.list(), page, deliveryReader(query.Tenant))
+}
+
+// list returns the deliveries of the query.
+func (q DeliveryQuery) list() list {
+	l := deliveryList(q.Tenant)
+	if q.SubscriptionID != "" {
+		l.and("subscription_id", "=", q.SubscriptionID)
+	}
+	if q.EventID != "" {
+		l.and("event_id", "=", q.EventID)
+	}
+	if q.State != fanfarev1.Delivery_STATE_UNSPECIFIED {
+		l.and("state", "=", int64(q.State))
+	}
+	if q.State != fanfarev1.Delivery_STATE_UNSPECIFIED && q.State != fanfarev1.Delivery_DELIVERED {
+		l.terms = append(l.terms, "state <> 2") // shows that deliveries_by_state has them all
+	}
+	l.between("created_ms", q.Start, q.End)
+	return l
+}
+
+// deliveryList lists all deliveries of a tenant.
+func deliveryList(tenant string) list {
+	l := list{
+		table: "deliveries LEFT JOIN events USING (tenant, partition, sequence, idx)",
+		columns: "coalesce(event_id, ''), coalesce(type, ''), subscription_id, created_ms, state, attempts, " +
+			"next_attempt_ms, ended_ms, last_status, last_error_class",
+		key:   []string{"partition", "sequence", "idx", "subscription"},
+		order: newestFirst,
+	}
+	l.and("tenant", "=", tenant)
+	return l
+}
+
+// deliveryReader reads a row of deliveryList.
+func deliveryReader(tenant string) func([]int64, func(...any) error) (*fanfarev1.Delivery, error) {
+	return func(key []int64, scan func(...any) error) (*fanfarev1.Delivery, error) {
+		d := &fanfarev1.Delivery{}
+		var eventID, subscriptionID string
+		var created, next, ended int64
+		err := scan(&eventID, &d.EventType, &subscriptionID, &created, &d.State, &d.AttemptCount,
+			&next, &ended, &d.LastStatusCode, &d.LastErrorClass)
+		d.Name = deliveryName(tenant, DeliveryKey{
+			EventKey:     EventKey{Partition: int(key[0]), Sequence: uint64(key[1]), Index: uint32(key[2])}, //nolint:gosec // the inverse of integer
+			Subscription: uint64(key[3]),                                                                    //nolint:gosec // the inverse of integer
+		})
+		if eventID != "" {
+			d.Event = eventName(tenant, eventID)
+		}
+		d.Subscription = "tenants/" + tenant + "/subscriptions/" + subscriptionID
+		d.CreateTime, d.NextAttemptTime, d.EndTime = timestamp(created), timestamp(next), timestamp(ended)
+		return d, err
+	}
+}
+
+// Attempts implements Store. There are none, and no error, when there is no
+// such delivery.
+func (q queries) Attempts(ctx context.Context, tenant string, key DeliveryKey, page Page) ([]*fanfarev1.Attempt, string, error) {
+	prefix := deliveryName(tenant, key) + "/attempts/"
+	return fetch(ctx, q.db, attemptList(tenant, key), page, func(number []int64, scan func(...any) error) (*fanfarev1.Attempt, error) {
+		a := &fanfarev1.Attempt{}
+		var start, latency, next int64
+		err := scan(&a.Result, &start, &latency, &a.StatusCode, &a.ErrorClass, &a.Error, &a.ResponseBody, &a.Worker, &next)
+		a.Name = fmt.Sprint(prefix, number[0])
+		a.Number = int32(number[0]) //nolint:gosec // was an int32
+		a.StartTime, a.NextAttemptTime = timestamp(start), timestamp(next)
+		a.Latency = durationpb.New(time.Duration(latency) * time.Microsecond)
+		return a, err
+	})
+}
+
+// attemptList lists all attempts of a delivery.
+func attemptList(tenant string, key DeliveryKey) list {
+	l := list{
+		table:   "attempts",
+		columns: "result, start_ms, latency_us, status_code, error_class, error, response_body, worker, next_attempt_ms",
+		key:     []string{"number"},
+		order:   oldestFirst,
+	}
+	l.and("tenant", "=", tenant)
+	l.of(key)
+	return l
+}
+
+// of selects the rows of one delivery.
+func (l *list) of(key DeliveryKey) {
+	l.and("(partition, sequence, idx, subscription)", "=",
+		int64(key.Partition), integer(key.Sequence), int64(key.Index), integer(key.Subscription))
+}
+
+// between selects the rows whose column lies in [start, end); a zero time
+// leaves that side open.
+func (l *list) between(column string, start, end time.Time) {
+	if !start.IsZero() {
+		l.and(column, ">=", ceilMillis(start))
+	}
+	if !end.IsZero() {
+		l.and(column, "<", ceilMillis(end))
+	}
+}
+
+// single returns the only item of a list, or ErrNotFound.
+func single[T any](items []T, err error) (item T, _ error) {
+	if err != nil {
+		return item, err
+	}
+	if len(items) == 0 {
+		return item, ErrNotFound
+	}
+	return items[0], nil
+}
+
+func eventName(tenant, id string) string {
+	return "tenants/" + tenant + "/events/" + id
+}
+
+func deliveryName(tenant string, key DeliveryKey) string {
+	return "tenants/" + tenant + "/deliveries/" + DeliveryID(key)
+}
+
+// encodeEvent returns an event without its name, which follows from its id,
+// and its data, which has a column of its own.
+func encodeEvent(event *fanfarev1.Event) ([]byte, error) {
+	rest := proto.CloneOf(event)
+	rest.Name, rest.Data = "", nil
+	return proto.Marshal(rest)
+}
+
+// decodeEvent is the inverse of encodeEvent; data is left out.
+func decodeEvent(tenant string, encoded []byte) (*fanfarev1.Event, error) {
+	event := &fanfarev1.Event{}
+	if err := proto.Unmarshal(encoded, event); err != nil {
+		return nil, fmt.Errorf("decoding event: %w", err)
+	}
+	event.Name = eventName(tenant, event.Id)
+	return event, nil
+}
+
+// integer stores a number in SQL's signed integers. Both ways it is one to
+// one; the order is kept below 2^63, which no log reaches.
+func integer(n uint64) int64 {
+	return int64(n) //nolint:gosec // one to one
+}
+
+// millis stores a time; the zero time is 0.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// ceilMillis returns the first millisecond that is not before t.
+func ceilMillis(t time.Time) int64 {
+	return t.Add(time.Millisecond - 1).UnixMilli()
+}
+
+// timestamp is the inverse of millis; no time is nil.
+func timestamp(ms int64) *timestamppb.Timestamp {
+	if ms == 0 {
+		return nil
+	}
+	return timestamppb.New(time.UnixMilli(ms))
+}

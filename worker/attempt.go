@@ -1,0 +1,234 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+	"github.com/fanfare-dev/fanfare/signature"
+	"github.com/fanfare-dev/fanfare/worker/egress"
+)
+
+const (
+	// defaultTimeout bounds an attempt of a subscription that sets no timeout.
+	defaultTimeout = 15 * time.Second
+	// maxBodyRead is how much of an answer is read: enough that connections
+	// of ordinary endpoints are used again. What is longer is cut off, which
+	// closes the connection.
+	maxBodyRead = 64 << 10
+	// maxBodyKept is how much of an answer is kept for people to look at.
+	maxBodyKept = 4 << 10
+	// maxErrorBytes is how much of an error's text is kept.
+	maxErrorBytes = 1 << 10
+)
+
+// Error classes beside those of package egress, as Attempt.error_class has
+// them.
+const (
+	classStatus  egress.Class = "status"
+	classPayload egress.Class = "payload"
+)
+
+// Doer sends one HTTP request. The answer is returned whatever its status,
+// redirects included, and reading its body ends when the request's context
+// does. *egress.Client is the one to use: a Doer decides where requests may go.
+type Doer interface {
+	Do(*http.Request) (*http.Response, error)
+}
+
+// target is how to send to one endpoint, worked out once for all attempts. It
+// never changes.
+type target struct {
+	url      string
+	mode     payloadMode
+	schedule []time.Duration
+	timeout  time.Duration
+	signer   *signature.Signer
+	err      error // why nothing can be sent to it
+}
+
+// newTarget reads a subscription. One that cannot be read (a newer
+// coordinator may know payload modes that this worker does not) is kept with
+// the error, which fails its attempts.
+func newTarget(e *linkv1.Endpoint) *target {
+	s := e.GetSubscription()
+	t := &target{url: s.GetUrl(), timeout: defaultTimeout, schedule: defaultSchedule()}
+	if d := s.GetTimeout().AsDuration(); d > 0 {
+		t.timeout = d
+	}
+	if waits := s.GetRetrySchedule(); len(waits) > 0 {
+		t.schedule = make([]time.Duration, len(waits))
+		for i, wait := range waits {
+			t.schedule[i] = max(wait.AsDuration(), 0)
+		}
+	}
+	t.mode, t.err = parseMode(s.GetPayloadMode())
+	secrets := make([]signature.Secret, len(e.GetSecrets()))
+	for i, text := range e.GetSecrets() {
+		secret, err := signature.ParseSecret(text)
+		if err != nil && t.err == nil {
+			t.err = fmt.Errorf("reading signing secret: %w", err)
+		}
+		secrets[i] = secret
+	}
+	if len(secrets) == 0 && t.err == nil {
+		t.err = errNoSecret
+	}
+	t.signer = signature.NewSigner(secrets...)
+	return t
+}
+
+// errNoSecret: nothing is ever sent unsigned.
+var errNoSecret = errors.New("subscription has no signing secret")
+
+// answer is what one request met.
+type answer struct {
+	status     int // 0 if there was no answer
+	body       []byte
+	retryAfter time.Duration
+	class      egress.Class // empty: success
+	err        error        // nil if there was an answer, and it was read to its end
+}
+
+// verdict says what the answer tells about the endpoint. Failures that begin
+// before the endpoint could do anything about them count as well: whatever the
+// reason, sending it more is of no use now.
+func (a *answer) verdict() verdict {
+	switch {
+	case a.class == egress.ClassNone:
+		return verdictSuccess
+	case a.class == egress.ClassCanceled, a.class == classPayload:
+		return verdictNone
+	case a.class != classStatus,
+		a.status >= 500,
+		a.status == http.StatusRequestTimeout,
+		a.status == http.StatusTooManyRequests:
+		return verdictFailing
+	default:
+		return verdictAnswered
+	}
+}
+
+// attempter makes attempts. Safe for concurrent use.
+type attempter struct {
+	client    Doer
+	userAgent string
+	jitter    *jitter
+	duration  metric.Float64Histogram
+}
+
+// attempt sends one delivery to one endpoint, once, and returns what that did
+// to the delivery. It takes no longer than the target's timeout, and ends early
+// when ctx does; the attempt then counts as failed, because the endpoint may
+// have acted on it.
+func (a *attempter) attempt(ctx context.Context, d *delivery, t *target) (*linkv1.Outcome, verdict) {
+	begin := time.Now()
+	answer := a.send(ctx, d, t, begin)
+	end := time.Now()
+	a.duration.Record(ctx, end.Sub(begin).Seconds(), metric.WithAttributes(
+		attribute.String("outcome", outcomeClass(answer)),
+	))
+	return a.judge(d, t, answer, begin, end), answer.verdict()
+}
+
+func outcomeClass(a *answer) string {
+	if a.class == egress.ClassNone {
+		return "delivered"
+	}
+	return string(a.class)
+}
+
+// judge turns an answer into an outcome.
+func (a *attempter) judge(d *delivery, t *target, met *answer, begin, end time.Time) *linkv1.Outcome {
+	o := d.newOutcome(linkv1.Outcome_DELIVERED)
+	o.StartTimeUnixMs = begin.UnixMilli()
+	o.LatencyUs = uint64(max(end.Sub(begin).Microseconds(), 0)) //nolint:gosec // not negative
+	o.StatusCode = uint32(met.status)                           //nolint:gosec // three digits
+	o.ResponseBody = met.body
+	if met.class == egress.ClassNone {
+		return o
+	}
+	o.ErrorClass = string(met.class)
+	o.Error = errorText(met)
+	wait, more := nextWait(t.schedule, d.attempt, met.retryAfter, a.jitter)
+	if !more || met.status == http.StatusGone {
+		o.Kind = linkv1.Outcome_DEAD
+		return o
+	}
+	o.Kind = linkv1.Outcome_RETRY
+	o.NextTimeUnixMs = end.Add(wait).UnixMilli()
+	return o
+}
+
+// errorText says in words what was wrong with an answer.
+func errorText(a *answer) string {
+	text := fmt.Sprintf("the endpoint answered %d", a.status)
+	if phrase := http.StatusText(a.status); phrase != "" {
+		text += " " + phrase
+	}
+	if a.err != nil {
+		text = a.err.Error()
+	}
+	if len(text) > maxErrorBytes {
+		text = text[:maxErrorBytes]
+	}
+	return strings.ToValidUTF8(text, "\uFFFD") // protobuf takes nothing else
+}
+
+// send makes the request and reads the answer.
+func (a *attempter) send(ctx context.Context, d *delivery, t *target, now time.Time) *answer {
+	if t.err != nil {
+		return &answer{class: egress.ClassOther, err: t.err}
+	}
+	payload, err := d.message.render(t.mode)
+	if err != nil {
+		return &answer{class: classPayload, err: err}
+	}
+	limited, cancel := context.WithTimeout(ctx, t.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(limited, http.MethodPost, t.url, bytes.NewReader(payload.body))
+	if err != nil {
+		return &answer{class: egress.ClassOther, err: fmt.Errorf("making request: %w", err)}
+	}
+	maps.Copy(req.Header, payload.header)
+	req.Header.Set("User-Agent", a.userAgent)
+	t.signer.SetHeaders(req.Header, signature.Message{
+		ID: d.message.event.GetId(), Timestamp: now, Body: payload.body,
+	})
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return &answer{class: egress.Classify(err), err: err}
+	}
+	return readAnswer(resp)
+}
+
+// readAnswer reads an answer and closes it. The status alone does not make a
+// success: an answer that breaks off, or does not end in time, is not one
+// (RFC 9112, section 8), and the endpoint may have broken off its work too.
+func readAnswer(resp *http.Response) *answer {
+	met := &answer{status: resp.StatusCode, retryAfter: retryAfter(resp.Header, time.Now())}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyRead))
+	if closeErr := resp.Body.Close(); err == nil {
+		err = closeErr
+	}
+	if len(body) > 0 {
+		met.body = bytes.Clone(body[:min(len(body), maxBodyKept)]) // what is kept pins no more than itself
+	}
+	switch {
+	case met.status < 200 || met.status > 299:
+		met.class = classStatus
+	case err != nil:
+		met.class, met.err = egress.Classify(err), fmt.Errorf("reading answer: %w", err)
+	}
+	return met
+}

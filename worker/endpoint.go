@@ -1,0 +1,282 @@
+package worker
+
+import (
+	"container/list"
+	"slices"
+)
+
+const (
+	// initialWindow is how many requests a new endpoint may have on the wire.
+	initialWindow = 8
+	// maxWindow is how far successes widen the window. The transport keeps
+	// about as many idle connections for a host.
+	maxWindow = 64
+	// handBackAfter is how many failures in a row make the worker hand back
+	// what it has queued for an endpoint: from then on the leader decides what
+	// is worth trying.
+	handBackAfter = 5
+	// shareDivisor sets an endpoint's share of the slots: what it has on the
+	// wire may not exceed this part of what is free. With n endpoints that
+	// hang, each comes to hold 1/(n+shareDivisor) of all slots, and there are
+	// free ones left for others at any n below the number of slots.
+	shareDivisor = 8
+	// trialDivisor sets which part of the slots endpoints share that have not
+	// proven themselves.
+	trialDivisor = 2
+)
+
+// verdict is what the end of a request says about its endpoint.
+type verdict int
+
+const (
+	// verdictSuccess: the endpoint took the delivery.
+	verdictSuccess verdict = iota
+	// verdictAnswered: it refused this one, as by 404. It is there, but that
+	// is no reason to send it more at a time.
+	verdictAnswered
+	// verdictFailing: it cannot be reached, does not answer in time, or says
+	// itself that it is in trouble.
+	verdictFailing
+	// verdictNone: the request said nothing, as when this worker ended it.
+	verdictNone
+)
+
+// endpointID names an endpoint among all that a worker sends to.
+type endpointID struct {
+	partition int32
+	number    uint64
+}
+
+// queues decides which delivery is sent next. It holds, for each endpoint, the
+// deliveries that wait, in the order in which they came, and counts those on
+// the wire. It is a pure state machine: no clock, no goroutine, not safe for
+// concurrent use.
+//
+// Slots, which is to say requests on the wire, are what endpoints compete for,
+// and an endpoint that hangs keeps its slots longest. Four rules keep it from
+// keeping everybody's:
+//
+//   - A window for each endpoint: 8 at first, one more for each success up to
+//     64, halved by each failure down to 1.
+//   - A share: beyond its first request, an endpoint gets a slot only while
+//     what it holds is less than an eighth of what is free.
+//   - Two lanes: an endpoint is proven if its last request was answered; the
+//     others, new or failing, together hold at most half of the slots. So even
+//     a thousand endpoints that hang leave half to those that work.
+//   - Who holds least is served first, and among equals who has waited longest.
+type queues struct {
+	limit     int // slots
+	endpoints map[endpointID]*endpoint
+	proven    lane
+	trial     lane
+	trialTurn bool // the trial lane goes first when both lanes have equals
+}
+
+// endpoint is one endpoint's queue and window.
+//
+// Invariants: 1 <= window <= maxWindow; ready is set exactly while the
+// endpoint has a queue and inFlight < window; it is in queues.endpoints while
+// it has a target or anything in flight.
+type endpoint struct {
+	id       endpointID
+	target   *target // nil once removed: nothing more is started
+	queue    []*delivery
+	inFlight int
+	window   int
+	failures int // in a row
+	proven   bool
+	ready    *list.Element // its place in levels[inFlight] of its lane
+}
+
+// lane is a class of endpoints that share slots.
+type lane struct {
+	inFlight int
+	levels   [maxWindow]list.List // by what they have in flight, ready endpoints in the order in which they became so
+}
+
+func newQueues(limit int) *queues {
+	return &queues{limit: limit, endpoints: make(map[endpointID]*endpoint)}
+}
+
+// put adds an endpoint or changes how it is sent to. What is queued goes the
+// new way.
+func (q *queues) put(id endpointID, t *target) {
+	e, ok := q.endpoints[id]
+	if !ok {
+		e = &endpoint{id: id, window: initialWindow}
+		q.endpoints[id] = e
+	}
+	e.target = t
+}
+
+// remove takes an endpoint away and returns what was queued for it. What is on
+// the wire still ends with done.
+func (q *queues) remove(id endpointID) []*delivery {
+	e, ok := q.endpoints[id]
+	if !ok {
+		return nil
+	}
+	e.target = nil
+	back := q.empty(e)
+	if e.inFlight == 0 {
+		delete(q.endpoints, id)
+	}
+	return back
+}
+
+// push queues a delivery, or returns false if there is no such endpoint.
+func (q *queues) push(id endpointID, d *delivery) bool {
+	e, ok := q.endpoints[id]
+	if !ok || e.target == nil {
+		return false
+	}
+	e.queue = append(e.queue, d)
+	q.place(e)
+	return true
+}
+
+// start is what next returns: a delivery to send now.
+type start struct {
+	id       endpointID
+	delivery *delivery
+	target   *target
+}
+
+// next takes the next delivery to send, or returns false if there is none that
+// may be sent now. Each is ended by one call of done.
+func (q *queues) next() (start, bool) {
+	free := q.limit - q.proven.inFlight - q.trial.inFlight
+	if free <= 0 {
+		return start{}, false
+	}
+	trialFree := min(free, max(q.limit/trialDivisor, 1)-q.trial.inFlight)
+	provenAt, trialAt := q.proven.first(free), q.trial.first(trialFree)
+	var l *lane
+	switch {
+	case provenAt == maxWindow && trialAt == maxWindow:
+		return start{}, false
+	case trialAt < provenAt, trialAt == provenAt && q.trialTurn:
+		l, q.trialTurn = &q.trial, false
+		return q.startFirst(l, trialAt), true
+	default:
+		l, q.trialTurn = &q.proven, true
+		return q.startFirst(l, provenAt), true
+	}
+}
+
+// first returns the lowest level with an endpoint that may have one more of
+// the free slots, or maxWindow if there is none. If the lowest level may not,
+// a higher one may not either.
+func (l *lane) first(free int) int {
+	for level := range l.levels {
+		if l.levels[level].Len() == 0 {
+			continue
+		}
+		if free > 0 && (level == 0 || level*shareDivisor < free) {
+			return level
+		}
+		break
+	}
+	return maxWindow
+}
+
+// startFirst starts a request of the first endpoint at a level.
+func (q *queues) startFirst(l *lane, level int) start {
+	e, _ := l.levels[level].Front().Value.(*endpoint) // nothing else is ever put there
+	q.displace(e)
+	d := e.queue[0]
+	e.queue[0] = nil // the array lives on behind the slice
+	e.queue = e.queue[1:]
+	e.inFlight++
+	l.inFlight++
+	q.place(e)
+	return start{id: e.id, delivery: d, target: e.target}
+}
+
+// done ends a request that next started. After the fifth failure in a row, and
+// each further one, it returns what is queued for the endpoint: it is to be
+// handed back.
+func (q *queues) done(id endpointID, v verdict) []*delivery {
+	e := q.endpoints[id]
+	q.displace(e)
+	q.lane(e).inFlight--
+	e.inFlight--
+	q.judge(e, v)
+	if e.target == nil && e.inFlight == 0 {
+		delete(q.endpoints, id)
+		return nil
+	}
+	if e.failures >= handBackAfter {
+		return q.empty(e)
+	}
+	q.place(e)
+	return nil
+}
+
+// judge adjusts an endpoint to what one of its requests met. The endpoint must
+// not be in a lane's levels.
+func (q *queues) judge(e *endpoint, v verdict) {
+	before := q.lane(e)
+	switch v {
+	case verdictSuccess:
+		e.failures, e.proven = 0, true
+		e.window = min(e.window+1, maxWindow)
+	case verdictAnswered:
+		e.failures, e.proven = 0, true
+	case verdictFailing:
+		e.failures++
+		e.proven = false
+		e.window = max(e.window/2, 1)
+	case verdictNone:
+	}
+	if after := q.lane(e); after != before {
+		before.inFlight -= e.inFlight
+		after.inFlight += e.inFlight
+	}
+}
+
+// emptyAll takes away all that is queued and leaves the endpoints. What one
+// endpoint had comes in its order; the endpoints come in none.
+func (q *queues) emptyAll() []*delivery {
+	var back []*delivery
+	for _, e := range q.endpoints {
+		back = append(back, q.empty(e)...)
+	}
+	return back
+}
+
+// inFlight returns how many requests are on the wire.
+func (q *queues) inFlight() int {
+	return q.proven.inFlight + q.trial.inFlight
+}
+
+// empty takes away what is queued for an endpoint.
+func (q *queues) empty(e *endpoint) []*delivery {
+	q.displace(e)
+	back := slices.Clip(e.queue)
+	e.queue = nil
+	return back
+}
+
+func (q *queues) lane(e *endpoint) *lane {
+	if e.proven {
+		return &q.proven
+	}
+	return &q.trial
+}
+
+// place enters an endpoint among the ready ones, if it is ready.
+func (q *queues) place(e *endpoint) {
+	if e.ready == nil && len(e.queue) > 0 && e.inFlight < e.window {
+		e.ready = q.lane(e).levels[e.inFlight].PushBack(e)
+	}
+}
+
+// displace is the inverse of place. The lane and inFlight must be as they were
+// then.
+func (q *queues) displace(e *endpoint) {
+	if e.ready != nil {
+		q.lane(e).levels[e.inFlight].Remove(e.ready)
+		e.ready = nil
+	}
+}

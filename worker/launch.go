@@ -1,0 +1,171 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+)
+
+// doubtInterval is how often a worker with nothing else to do asks whether its
+// lease is still certain.
+const doubtInterval = time.Second
+
+// launcher starts attempts, as many at a time and in the order that queues
+// says, for all partitions. Safe for concurrent use.
+//
+// Before each request it asks whether the lease is certain. When it is not,
+// everything that is queued goes back to the leaders, once: it was taken on the
+// strength of the lease, and others may have it now. What a leader sends from
+// then on is started, lease or not, since the leader's word is the better
+// authority; so the cluster serves on while etcd is down. See package cluster.
+type launcher struct {
+	attempter *attempter
+	logger    *slog.Logger
+	ended     func() // called after each attempt, when its outcome is kept
+
+	wake     chan struct{} // capacity 1: a wake-up that is not taken yet is enough
+	attempts sync.WaitGroup
+
+	mu      sync.Mutex
+	queues  *queues     // guarded by mu
+	certain func() bool // guarded by mu; whether the lease is
+	doubt   bool        // guarded by mu; what was queued when the lease came into doubt has gone back
+}
+
+// newLauncher returns a launcher. Nothing is started until run.
+func newLauncher(attempter *attempter, slots int, logger *slog.Logger, ended func()) *launcher {
+	return &launcher{
+		attempter: attempter,
+		logger:    logger,
+		ended:     ended,
+		wake:      make(chan struct{}, 1),
+		queues:    newQueues(slots),
+		certain:   func() bool { return true }, // without a lease it has no shards either
+	}
+}
+
+// run starts attempts until ctx ends. Then it waits for those on the wire,
+// which end with ctx.
+func (l *launcher) run(ctx context.Context) {
+	defer l.attempts.Wait()
+	tick := time.NewTicker(doubtInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.wake:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		l.startAll(ctx)
+	}
+}
+
+// startAll starts whatever may be started now.
+func (l *launcher) startAll(ctx context.Context) {
+	for ctx.Err() == nil {
+		s, ok := l.next(ctx)
+		if !ok {
+			return
+		}
+		l.attempts.Go(func() { l.attempt(ctx, s) })
+	}
+}
+
+// next takes the next delivery to send.
+func (l *launcher) next(ctx context.Context) (start, bool) {
+	l.returnDoubtful(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queues.next()
+}
+
+// returnDoubtful hands everything back that is queued, if the lease has come
+// into doubt since it was asked last.
+func (l *launcher) returnDoubtful(ctx context.Context) {
+	l.mu.Lock()
+	before := l.doubt
+	l.doubt = !l.certain()
+	if before || !l.doubt {
+		l.mu.Unlock()
+		return
+	}
+	back := l.queues.emptyAll()
+	l.mu.Unlock()
+	if len(back) > 0 {
+		l.logger.WarnContext(ctx, "lease in doubt, handing back what is queued", "deliveries", len(back))
+	}
+	handBack(back)
+}
+
+// attempt makes one attempt and passes its outcome on.
+func (l *launcher) attempt(ctx context.Context, s start) {
+	outcome, verdict := l.attempter.attempt(ctx, s.delivery, s.target)
+	s.delivery.agent.end(s.delivery, outcome)
+	l.mu.Lock()
+	back := l.queues.done(s.id, verdict)
+	l.mu.Unlock()
+	handBack(back)
+	l.ended()
+	l.poke()
+}
+
+// handBack returns deliveries to their leaders, unattempted.
+func handBack(deliveries []*delivery) {
+	for _, d := range deliveries {
+		d.agent.end(d, d.newOutcome(linkv1.Outcome_RETURNED))
+	}
+}
+
+// trust sets what tells whether the lease is certain, for a new life of the
+// member.
+func (l *launcher) trust(certain func() bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.certain, l.doubt = certain, false
+}
+
+// put adds or changes an endpoint.
+func (l *launcher) put(id endpointID, t *target) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queues.put(id, t)
+}
+
+// remove takes an endpoint away. It returns what was queued for it; nothing of
+// it is started any more when remove returns.
+func (l *launcher) remove(id endpointID) []*delivery {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queues.remove(id)
+}
+
+// push queues a delivery, or returns false if there is no such endpoint.
+func (l *launcher) push(id endpointID, d *delivery) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queues.push(id, d)
+}
+
+// inFlight returns how many requests are on the wire.
+func (l *launcher) inFlight() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queues.inFlight()
+}
+
+// poke has run look again.
+func (l *launcher) poke() {
+	notify(l.wake)
+}
+
+// notify wakes whoever receives from wake, a channel of capacity 1.
+func notify(wake chan<- struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
