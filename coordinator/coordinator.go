@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
@@ -36,7 +37,8 @@ const (
 	DefaultPartitions  = 16
 	DefaultStopTimeout = 3 * time.Second
 	headerTimeout      = 10 * time.Second
-	gatewayBuffer      = 1 << 20 // of the gateway's connection inside the process; bytes
+	minPing            = 5 * time.Second // between two keep-alive pings of a client
+	gatewayBuffer      = 1 << 20         // of the gateway's connection inside the process; bytes
 	maxReceiveBytes    = serve.MaxRequestBytes + 1<<20
 )
 
@@ -133,6 +135,9 @@ func (c *Coordinator) live(ctx context.Context, member *cluster.Member) error {
 func (c *Coordinator) serve(ctx context.Context) error {
 	server := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxReceiveBytes),
+		// Workers and clients may ask whether the connection is alive more
+		// often than gRPC allows by default.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(serve.UnaryErrors),
 		grpc.ChainStreamInterceptor(serve.StreamErrors),
 	}, c.config.ServerOptions...)...)

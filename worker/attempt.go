@@ -152,8 +152,8 @@ func outcomeClass(a *answer) string {
 func (a *attempter) judge(d *delivery, t *target, met *answer, begin, end time.Time) *linkv1.Outcome {
 	o := d.newOutcome(linkv1.Outcome_DELIVERED)
 	o.StartTimeUnixMs = begin.UnixMilli()
-	o.LatencyUs = uint64(max(end.Sub(begin).Microseconds(), 0)) //nolint:gosec // not negative
-	o.StatusCode = uint32(met.status)                           //nolint:gosec // three digits
+	o.LatencyUs = uint64(max(end.Sub(begin).Microseconds(), 0))
+	o.StatusCode = uint32(met.status) //nolint:gosec // three digits
 	o.ResponseBody = met.body
 	if met.class == egress.ClassNone {
 		return o

@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	testSecret  = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" //nolint:gosec // published with the specification
-	otherSecret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD" //nolint:gosec // published with the specification
+	testSecret  = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	otherSecret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 )
 
 // doer answers requests by a function.
@@ -107,40 +107,64 @@ func TestAttemptOutcome(t *testing.T) {
 		wait    time.Duration   // until the next attempt
 		verdict verdict
 	}{
-		{"200", respond(200, nil, strings.NewReader("ok")), 1,
-			&linkv1.Outcome{Kind: linkv1.Outcome_DELIVERED, StatusCode: 200, ResponseBody: []byte("ok")}, 0, verdictSuccess},
-		{"redirect", respond(301, nil, http.NoBody), 1,
+		{
+			"200", respond(200, nil, strings.NewReader("ok")), 1,
+			&linkv1.Outcome{Kind: linkv1.Outcome_DELIVERED, StatusCode: 200, ResponseBody: []byte("ok")}, 0, verdictSuccess,
+		},
+		{
+			"redirect", respond(301, nil, http.NoBody), 1,
 			&linkv1.Outcome{Kind: linkv1.Outcome_RETRY, StatusCode: 301, ErrorClass: "status", Error: "the endpoint answered 301 Moved Permanently"},
-			4 * time.Second, verdictAnswered},
-		{"404", respond(404, nil, strings.NewReader("no")), 2,
+			4 * time.Second, verdictAnswered,
+		},
+		{
+			"404", respond(404, nil, strings.NewReader("no")), 2,
 			&linkv1.Outcome{Kind: linkv1.Outcome_RETRY, StatusCode: 404, ErrorClass: "status", Error: "the endpoint answered 404 Not Found", ResponseBody: []byte("no")},
-			4 * time.Minute, verdictAnswered},
-		{"408", respond(408, nil, http.NoBody), 1,
+			4 * time.Minute, verdictAnswered,
+		},
+		{
+			"408", respond(408, nil, http.NoBody), 1,
 			&linkv1.Outcome{Kind: linkv1.Outcome_RETRY, StatusCode: 408, ErrorClass: "status", Error: "the endpoint answered 408 Request Timeout"},
-			4 * time.Second, verdictFailing},
-		{"410", respond(410, nil, http.NoBody), 1,
-			&linkv1.Outcome{Kind: linkv1.Outcome_DEAD, StatusCode: 410, ErrorClass: "status", Error: "the endpoint answered 410 Gone"}, 0, verdictAnswered},
-		{"429 with Retry-After", respond(429, http.Header{"Retry-After": {"90"}}, http.NoBody), 1,
+			4 * time.Second, verdictFailing,
+		},
+		{
+			"410", respond(410, nil, http.NoBody), 1,
+			&linkv1.Outcome{Kind: linkv1.Outcome_DEAD, StatusCode: 410, ErrorClass: "status", Error: "the endpoint answered 410 Gone"}, 0, verdictAnswered,
+		},
+		{
+			"429 with Retry-After", respond(429, http.Header{"Retry-After": {"90"}}, http.NoBody), 1,
 			&linkv1.Outcome{Kind: linkv1.Outcome_RETRY, StatusCode: 429, ErrorClass: "status", Error: "the endpoint answered 429 Too Many Requests"},
-			90 * time.Second, verdictFailing},
-		{"503, the last attempt", respond(503, http.Header{"Retry-After": {"90"}}, http.NoBody), 10,
-			&linkv1.Outcome{Kind: linkv1.Outcome_DEAD, StatusCode: 503, ErrorClass: "status", Error: "the endpoint answered 503 Service Unavailable"}, 0, verdictFailing},
-		{"a status without a name", respond(599, nil, http.NoBody), 1,
+			90 * time.Second, verdictFailing,
+		},
+		{
+			"503, the last attempt", respond(503, http.Header{"Retry-After": {"90"}}, http.NoBody), 10,
+			&linkv1.Outcome{Kind: linkv1.Outcome_DEAD, StatusCode: 503, ErrorClass: "status", Error: "the endpoint answered 503 Service Unavailable"}, 0, verdictFailing,
+		},
+		{
+			"a status without a name", respond(599, nil, http.NoBody), 1,
 			&linkv1.Outcome{Kind: linkv1.Outcome_RETRY, StatusCode: 599, ErrorClass: "status", Error: "the endpoint answered 599"},
-			4 * time.Second, verdictFailing},
-		{"no answer", doer(func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF }), 1,
-			&linkv1.Outcome{Kind: linkv1.Outcome_RETRY, ErrorClass: "reset", Error: "unexpected EOF"}, 4 * time.Second, verdictFailing},
-		{"an answer that breaks off", respond(200, nil, io.MultiReader(strings.NewReader("o"), errorReader{io.ErrUnexpectedEOF})), 1,
+			4 * time.Second, verdictFailing,
+		},
+		{
+			"no answer", doer(func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF }), 1,
+			&linkv1.Outcome{Kind: linkv1.Outcome_RETRY, ErrorClass: "reset", Error: "unexpected EOF"}, 4 * time.Second, verdictFailing,
+		},
+		{
+			"an answer that breaks off", respond(200, nil, io.MultiReader(strings.NewReader("o"), errorReader{io.ErrUnexpectedEOF})), 1,
 			&linkv1.Outcome{Kind: linkv1.Outcome_RETRY, StatusCode: 200, ErrorClass: "reset", Error: "reading answer: unexpected EOF", ResponseBody: []byte("o")},
-			4 * time.Second, verdictFailing},
-		{"a refusal that breaks off", respond(404, nil, errorReader{io.ErrUnexpectedEOF}), 1,
+			4 * time.Second, verdictFailing,
+		},
+		{
+			"a refusal that breaks off", respond(404, nil, errorReader{io.ErrUnexpectedEOF}), 1,
 			&linkv1.Outcome{Kind: linkv1.Outcome_RETRY, StatusCode: 404, ErrorClass: "status", Error: "the endpoint answered 404 Not Found"},
-			4 * time.Second, verdictAnswered},
-		{"an error of broken text", doer(func(*http.Request) (*http.Response, error) {
-			return nil, errors.New("a\xff" + strings.Repeat("b", 2000))
-		}), 1,
+			4 * time.Second, verdictAnswered,
+		},
+		{
+			"an error of broken text", doer(func(*http.Request) (*http.Response, error) {
+				return nil, errors.New("a\xff" + strings.Repeat("b", 2000))
+			}), 1,
 			&linkv1.Outcome{Kind: linkv1.Outcome_RETRY, ErrorClass: "other", Error: "a\uFFFD" + strings.Repeat("b", 1022)},
-			4 * time.Second, verdictFailing},
+			4 * time.Second, verdictFailing,
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -197,7 +221,7 @@ func TestAttemptTimeout(t *testing.T) {
 				}
 				begin := time.Now()
 				got, verdict := newTestAttempter(t, test.client).attempt(t.Context(), testDelivery(t, 1), newTarget(e))
-				if took := time.Since(begin); took != test.want || got.GetLatencyUs() != uint64(test.want.Microseconds()) { //nolint:gosec // positive
+				if took := time.Since(begin); took != test.want || got.GetLatencyUs() != uint64(test.want.Microseconds()) {
 					t.Errorf("took %v and says %d us, want %v", took, got.GetLatencyUs(), test.want)
 				}
 				if got.GetErrorClass() != "timeout" || got.GetKind() != linkv1.Outcome_RETRY || verdict != verdictFailing {

@@ -15,7 +15,7 @@ func eid(number uint64) endpointID { return endpointID{partition: 1, number: num
 // queuesOf returns queues with endpoints 1 to n.
 func queuesOf(slots, n int) *queues {
 	q := newQueues(slots)
-	for number := range uint64(n) { //nolint:gosec // small
+	for number := range uint64(n) {
 		q.put(eid(number+1), &target{})
 	}
 	return q
@@ -23,7 +23,7 @@ func queuesOf(slots, n int) *queues {
 
 // fill queues n deliveries for an endpoint, with sequences from 1.
 func fill(q *queues, number uint64, n int) {
-	for sequence := range uint64(n) { //nolint:gosec // small
+	for sequence := range uint64(n) {
 		q.push(eid(number), &delivery{ref: ref{subscription: number, sequence: sequence + 1}})
 	}
 }
@@ -161,11 +161,11 @@ func TestQueuesIsolation(t *testing.T) {
 	for _, hanging := range []int{1, 10, 100, 1000} {
 		t.Run(fmt.Sprint(hanging), func(t *testing.T) {
 			q := queuesOf(slots, hanging+2)
-			good, fresh := uint64(hanging+1), uint64(hanging+2) //nolint:gosec // small
+			good, fresh := uint64(hanging+1), uint64(hanging+2)
 			fill(q, good, 1)
 			startAll(q)
-			q.done(eid(good), verdictSuccess)     // it has proven itself
-			for number := range uint64(hanging) { //nolint:gosec // small
+			q.done(eid(good), verdictSuccess) // it has proven itself
+			for number := range uint64(hanging) {
 				fill(q, number+1, 100)
 			}
 			startAll(q) // none of it ends
@@ -218,7 +218,7 @@ func TestQueuesSeeded(t *testing.T) {
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			m := &queuesModel{
-				t: t, q: newQueues(40), random: rand.New(rand.NewPCG(seed, 1)), //nolint:gosec // a test
+				t: t, q: newQueues(40), random: rand.New(rand.NewPCG(seed, 1)),
 				queued: map[uint64][]uint64{}, wire: map[uint64]int{}, known: map[uint64]bool{},
 			}
 			for range 2000 {

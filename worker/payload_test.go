@@ -53,27 +53,39 @@ func TestRender(t *testing.T) {
 		body  string
 		want  http.Header
 	}{
-		{"standard", fullEvent(), modeStandard,
+		{
+			"standard", fullEvent(), modeStandard,
 			`{"type":"order.created","timestamp":"2026-03-01T12:00:00.0000005Z","data":{"n": 1.0e2,  "big":12345678901234567890}}`,
-			http.Header{"Content-Type": {"application/json"}}},
-		{"standard, nothing but the required", bare, modeStandard,
+			http.Header{"Content-Type": {"application/json"}},
+		},
+		{
+			"standard, nothing but the required", bare, modeStandard,
 			`{"type":"ping","timestamp":"2026-03-01T12:00:00.123Z","data":null}`,
-			http.Header{"Content-Type": {"application/json"}}},
-		{"standard, text", text, modeStandard,
+			http.Header{"Content-Type": {"application/json"}},
+		},
+		{
+			"standard, text", text, modeStandard,
 			`{"type":"t","timestamp":"2026-03-01T12:00:00.123Z","data":"say \"hi\"\\\n\u0001é"}`,
-			http.Header{"Content-Type": {"application/json"}}},
-		{"standard, bytes", binary, modeStandard,
+			http.Header{"Content-Type": {"application/json"}},
+		},
+		{
+			"standard, bytes", binary, modeStandard,
 			`{"type":"t","timestamp":"2026-03-01T12:00:00.123Z","data_base64":"/wAQ"}`,
-			http.Header{"Content-Type": {"application/json"}}},
-		{"structured", fullEvent(), modeStructured,
+			http.Header{"Content-Type": {"application/json"}},
+		},
+		{
+			"structured", fullEvent(), modeStructured,
 			`{"specversion":"1.0","id":"evt_1","source":"/shop","type":"order.created","subject":"order \"7\" Ü",` +
 				`"time":"2026-03-01T12:00:00.0000005Z","dataschema":"https://example.com/s","alpha":"a\nb",` +
 				`"partitionkey":"customer 9","zone":"50%","datacontenttype":"application/json",` +
 				`"data":{"n": 1.0e2,  "big":12345678901234567890}}`,
-			http.Header{"Content-Type": {"application/cloudevents+json"}}},
-		{"structured, nothing but the required", bare, modeStructured,
+			http.Header{"Content-Type": {"application/cloudevents+json"}},
+		},
+		{
+			"structured, nothing but the required", bare, modeStructured,
 			`{"specversion":"1.0","id":"evt_2","source":"/tenants/acme","type":"ping","time":"2026-03-01T12:00:00.123Z","datacontenttype":"application/json"}`,
-			http.Header{"Content-Type": {"application/cloudevents+json"}}},
+			http.Header{"Content-Type": {"application/cloudevents+json"}},
+		},
 		{"binary", fullEvent(), modeBinary, string(fullEvent().GetData()), http.Header{
 			"Content-Type":    {"application/json"},
 			"Ce-Specversion":  {"1.0"},

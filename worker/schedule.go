@@ -69,7 +69,7 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 		if err != nil || seconds > uint64(maxRetryAfter/time.Second) {
 			return maxRetryAfter // only digits: an error means too many
 		}
-		return time.Duration(seconds) * time.Second //nolint:gosec // at most maxRetryAfter
+		return time.Duration(seconds) * time.Second
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {

@@ -53,8 +53,8 @@ type seeded struct {
 
 func newSeeded(t *testing.T, seed uint64) *seeded {
 	s := &seeded{
-		world: newWorld(t), random: rand.New(rand.NewPCG(seed, 2)), owed: make(map[uint64]uint32), //nolint:gosec // a test
-		endpoint: &flaky{random: rand.New(rand.NewPCG(seed, 3)), count: make(map[string]int)}, //nolint:gosec // a test
+		world: newWorld(t), random: rand.New(rand.NewPCG(seed, 2)), owed: make(map[uint64]uint32),
+		endpoint: &flaky{random: rand.New(rand.NewPCG(seed, 3)), count: make(map[string]int)},
 	}
 	for sequence := range uint64(seededEvents) {
 		s.owed[sequence+1] = 1

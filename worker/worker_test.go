@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"io"
 	"log/slog"
 	"net/http"
@@ -340,10 +341,63 @@ func TestCreditBytes(t *testing.T) {
 	inBubble(t, func(w *world) {
 		o := w.oneHook(func(c *Config) { c.CreditBytes = 50 }) // an event has 22
 		o.peer.dispatch(1, 1)
+		o.hook.next().answer <- http.StatusOK
+		ended := o.peer.outcomes() // not durable, so it still takes credit
 		o.peer.dispatch(2, 1)
+		o.hook.next()
 		o.peer.dispatch(3, 1)
 		if diff := cmp.Diff([]string{"3 RETURNED"}, kinds(o.peer.outcomes().GetOutcomes())); diff != "" {
 			t.Errorf("beyond the credit (-want +got):\n%s", diff)
+		}
+		o.peer.durable(ended.GetNumber())
+		o.peer.dispatch(4, 1) // there is room for one again
+		if got := o.hook.next().header.Get("Webhook-Id"); got != "evt_4" {
+			t.Errorf("request for %s, want evt_4", got)
+		}
+	})
+}
+
+// An event's bytes are needed no more when its delivery has ended, durable or
+// not.
+func TestEndedDeliveriesHoldNoEvents(t *testing.T) {
+	a := newAgent(linkConfig{logger: slog.New(slog.DiscardHandler)}, 1, nil, nil)
+	d := testDelivery(t, 1)
+	a.end(d, d.newOutcome(linkv1.Outcome_RETURNED))
+	if d.message != nil {
+		t.Error("the delivery has ended, and its event is kept")
+	}
+}
+
+// Keys that an earlier life of the member was given, or that name another, are
+// not the worker's.
+func TestShardsOfOthers(t *testing.T) {
+	inBubble(t, func(w *world) {
+		o := w.oneHook(nil)
+		other, err := w.assign.Grant(t.Context(), time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.give(other, 1, 4)
+		w.put(cluster.ShardKey(cluster.Shard{Partition: 1, Slot: 5}), cluster.MemberID("w2"), o.lease)
+		o.peer.silent(time.Minute)
+		if err := w.assign.Revoke(t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A session with nothing left to say ends without complaint.
+func TestPoliteEndIsNoTrouble(t *testing.T) {
+	inBubble(t, func(w *world) {
+		var log bytes.Buffer
+		o := w.oneHook(func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		w.take(1, 3)
+		o.peer.release()
+		o.peer.goodbye()
+		pass(time.Minute)
+		w.finish()
+		if log.Len() > 0 {
+			t.Errorf("logged: %s", log.String())
 		}
 	})
 }
@@ -496,8 +550,8 @@ func TestStop(t *testing.T) {
 		}
 		o.peer.release()
 		o.peer.silent(10 * time.Second)
-		if w.revision(cluster.MemberKey("w1")) == 0 {
-			t.Error("the worker left with requests on the wire")
+		if info := w.member(); !info.Draining {
+			t.Errorf("with requests on the wire the member is %v, want it draining", info)
 		}
 		for _, r := range held {
 			r.answer <- http.StatusOK
@@ -682,6 +736,29 @@ func TestDispatchToMany(t *testing.T) {
 	})
 }
 
+// Each partition has its link, its numbers and its subscriptions.
+func TestTwoPartitions(t *testing.T) {
+	inBubble(t, func(w *world) {
+		o := w.oneHook(nil)
+		l, other := w.lead(2, "leader-b", 3), w.hook("other.test")
+		w.give(o.lease, 2, 3)
+		second, _ := l.welcome(1, map[int32][]*linkv1.Endpoint{3: {testEndpoint(1, "http://other.test/")}})
+		o.peer.dispatch(1, 1)
+		second.dispatch(1, 1)
+		o.hook.next().answer <- http.StatusOK
+		other.next().answer <- http.StatusOK
+		for partition, p := range []*peer{o.peer, second} {
+			batch := p.outcomes()
+			if batch.GetNumber() != 1 || len(batch.GetOutcomes()) != 1 {
+				t.Errorf("partition %d: %v, want batch 1 with one outcome", partition+1, batch)
+			}
+		}
+		w.take(2, 3) // which is nothing to the first
+		second.release()
+		o.peer.silent(time.Minute)
+	})
+}
+
 func TestMetrics(t *testing.T) {
 	inBubble(t, func(w *world) {
 		reader := metric.NewManualReader()
@@ -701,7 +778,7 @@ func TestMetrics(t *testing.T) {
 		for _, m := range data.ScopeMetrics[0].Metrics {
 			switch d := m.Data.(type) {
 			case metricdata.Histogram[float64]:
-				got[m.Name] = int64(d.DataPoints[0].Count) //nolint:gosec // small
+				got[m.Name] = int64(d.DataPoints[0].Count)
 			case metricdata.Gauge[int64]:
 				got[m.Name] = d.DataPoints[0].Value
 			}

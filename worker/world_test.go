@@ -138,6 +138,20 @@ func (w *world) lease(before cluster.LeaseID) cluster.LeaseID {
 	return 0
 }
 
+// member returns what the worker says of itself.
+func (w *world) member() cluster.Info {
+	w.t.Helper()
+	view, err := w.assign.List(w.t.Context(), cluster.MemberKey("w1"))
+	if err != nil || len(view) != 1 {
+		w.t.Fatalf("the member's keys are %v, %v", view, err)
+	}
+	info, err := cluster.DecodeValue[cluster.Info](view[0])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return info
+}
+
 // give gives shards to the worker, on its lease, and returns the epoch of the
 // last.
 func (w *world) give(lease cluster.LeaseID, partition int, slots ...int) int64 {

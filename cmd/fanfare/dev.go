@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/fanfare-dev/fanfare/coordinator"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
@@ -142,6 +144,7 @@ func (c devConfig) logger() *slog.Logger {
 // has to report to: first the workers, then the coordinator, then the engines.
 func runDev(cmd *cobra.Command, config devConfig) (err error) {
 	ctx, logger := cmd.Context(), config.logger()
+	quietGRPC(logger)
 	release, err := lockDataDir(config.dataDir)
 	if err != nil {
 		return err
@@ -160,10 +163,17 @@ func runDev(cmd *cobra.Command, config devConfig) (err error) {
 		logger.Info("ready", "grpc", parts.grpcAddress, "http", "http://"+parts.httpAddress,
 			"data_dir", config.dataDir, "workers", config.workers)
 		if config.demo {
-			return runDemo(ctx, cmd.OutOrStdout(), parts.grpcAddress, parts.httpAddress)
+			return runDemo(ctx, cmd.OutOrStdout(), logger, parts.grpcAddress, parts.httpAddress)
 		}
 		return nil
 	})
+}
+
+// quietGRPC sends what gRPC itself has to say to the logger: errors only, since
+// calls that fail say so where they are made.
+func quietGRPC(logger *slog.Logger) {
+	errors := slog.NewLogLogger(logger.With("from", "grpc").Handler(), slog.LevelWarn).Writer()
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, errors))
 }
 
 // lockDataDir makes the folder, and keeps other processes out of it.

@@ -61,17 +61,18 @@ func (l *Leader) Attach(stream Stream, hello *linkv1.Hello) error {
 		return unavailable(err)
 	}
 	received := make(chan error, 1)
-	go func() { received <- l.receive(ctx, stream, s) }()
+	go func() {
+		received <- l.receive(ctx, stream, s)
+		cancel()
+	}()
 	err := s.send(ctx, stream)
-	cancel()
-	// Detaching must not be lost with the session's own context.
-	_ = l.do(context.WithoutCancel(ctx), func(loop *loop) { loop.detach(s) }) // fails only when there is no loop left
-	// The receiver ends with the stream, when this function has returned.
+	// Detaching must not be lost with the session's own context. It fails
+	// only when there is no loop left to detach from.
+	_ = l.do(context.WithoutCancel(ctx), func(loop *loop) { loop.detach(s) })
+	// What ended the session is what the worker did, if it did something; a
+	// receiver that still waits ends with the stream, when this returns.
 	select {
-	case receiveErr := <-received:
-		if errors.Is(err, context.Canceled) && receiveErr != nil {
-			return receiveErr
-		}
+	case err = <-received:
 	default:
 	}
 	return unavailable(err)
@@ -89,7 +90,6 @@ func unavailable(err error) error {
 
 // receive hands what the worker says to the loop.
 func (l *Leader) receive(ctx context.Context, stream Stream, s *session) error {
-	defer s.cancel()
 	for {
 		request, err := stream.Recv()
 		if errors.Is(err, io.EOF) {

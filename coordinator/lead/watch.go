@@ -22,10 +22,12 @@ const watchBuffer = 4096
 // waited for.
 type watchers struct {
 	mu  sync.Mutex
-	all map[*watcher]struct{} // guarded by mu; nil: closed
+	all map[*Watcher]struct{} // guarded by mu; nil: closed
 }
 
-type watcher struct {
+// Watcher gets the changes of a tenant's deliveries.
+type Watcher struct {
+	of           *watchers
 	tenant       ledger.TenantID
 	subscription string                                  // id; empty: all
 	changes      chan *fanfarev1.WatchDeliveriesResponse // closed when the watcher is cut or the leader ends
@@ -33,23 +35,25 @@ type watcher struct {
 }
 
 func newWatchers() *watchers {
-	return &watchers{all: make(map[*watcher]struct{})}
+	return &watchers{all: make(map[*Watcher]struct{})}
 }
 
-// Watch calls send with each change of a tenant's deliveries from now on,
-// until ctx ends, send fails, the leadership ends, or send is too slow
-// (ErrSlowWatcher). An empty subscription id stands for all.
-func (l *Leader) Watch(ctx context.Context, tenant ledger.TenantID, subscription string,
-	send func(*fanfarev1.WatchDeliveriesResponse) error,
-) error {
-	w := &watcher{
-		tenant: tenant, subscription: subscription,
+// Watch begins to watch a tenant's deliveries: no change from now on is
+// missed. An empty subscription id stands for all. End must be called.
+func (l *Leader) Watch(tenant ledger.TenantID, subscription string) (*Watcher, error) {
+	w := &Watcher{
+		of: l.watch, tenant: tenant, subscription: subscription,
 		changes: make(chan *fanfarev1.WatchDeliveriesResponse, watchBuffer),
 	}
 	if !l.watch.add(w) {
-		return ErrNotLeading
+		return nil, ErrNotLeading
 	}
-	defer l.watch.remove(w)
+	return w, nil
+}
+
+// Pass calls send with each change, until ctx ends, send fails, the leadership
+// ends, or send is too slow (ErrSlowWatcher).
+func (w *Watcher) Pass(ctx context.Context, send func(*fanfarev1.WatchDeliveriesResponse) error) error {
 	for {
 		select {
 		case change, ok := <-w.changes:
@@ -65,7 +69,10 @@ func (l *Leader) Watch(ctx context.Context, tenant ledger.TenantID, subscription
 	}
 }
 
-func (ws *watchers) add(w *watcher) bool {
+// End ends the watch.
+func (w *Watcher) End() { w.of.remove(w) }
+
+func (ws *watchers) add(w *Watcher) bool {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if ws.all == nil {
@@ -75,7 +82,7 @@ func (ws *watchers) add(w *watcher) bool {
 	return true
 }
 
-func (ws *watchers) remove(w *watcher) {
+func (ws *watchers) remove(w *Watcher) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	delete(ws.all, w)
@@ -111,10 +118,10 @@ func (ws *watchers) publish(ctx context.Context, l *Leader, changes []ledger.Del
 	}
 }
 
-func (ws *watchers) interested() []*watcher {
+func (ws *watchers) interested() []*Watcher {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	all := make([]*watcher, 0, len(ws.all))
+	all := make([]*Watcher, 0, len(ws.all))
 	for w := range ws.all {
 		all = append(all, w)
 	}
@@ -122,7 +129,7 @@ func (ws *watchers) interested() []*watcher {
 }
 
 // pass hands a change to a watcher, or cuts it.
-func (ws *watchers) pass(w *watcher, response *fanfarev1.WatchDeliveriesResponse) bool {
+func (ws *watchers) pass(w *Watcher, response *fanfarev1.WatchDeliveriesResponse) bool {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if _, there := ws.all[w]; !there {

@@ -9,14 +9,17 @@ import (
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 )
 
-// large returns a ledger with this many subscriptions of a tenant, of which
-// `wanting` want `order.created` and the others a type of their own.
-func large(b *testing.B, count, wanting int) *Ledger {
+// many is how many subscriptions the ledgers of the benchmarks have.
+const many = 100_000
+
+// large returns a ledger with many subscriptions of a tenant, of which some
+// want `order.created` and the others a type of their own.
+func large(b *testing.B, wanting int) *Ledger {
 	l := New()
 	record := &linkv1.Record{Fence: fence(&linkv1.Limits{
 		OutstandingHealthy: math.MaxUint32, OutstandingPartition: math.MaxUint32,
 	})}
-	for i := range count {
+	for i := range many {
 		pattern := fmt.Sprintf("type%d.*", i)
 		if i < wanting {
 			pattern = "order.created"
@@ -47,11 +50,12 @@ func forgive(l *Ledger, count int) {
 	}
 }
 
+// BenchmarkFoldEvent is an event that a few of many subscriptions want.
 func BenchmarkFoldEvent(b *testing.B) {
 	const most = 256 // events outstanding at a time
 	for _, wanting := range []int{1, 1000} {
-		b.Run(fmt.Sprintf("matching=%d/of=100000", wanting), func(b *testing.B) {
-			l := large(b, 100_000, wanting)
+		b.Run(fmt.Sprintf("matching=%d", wanting), func(b *testing.B) {
+			l := large(b, wanting)
 			record := events(event("acme", "e1", "order.created"))
 			b.ReportAllocs()
 			for b.Loop() {
@@ -64,9 +68,10 @@ func BenchmarkFoldEvent(b *testing.B) {
 	}
 }
 
+// BenchmarkFoldOutcomes is a record of 256 successes, of as many subscriptions.
 func BenchmarkFoldOutcomes(b *testing.B) {
 	const batch, rounds = 256, 256 // outcomes of a record, records until all is delivered
-	l := large(b, 100_000, batch)
+	l := large(b, batch)
 	var records [rounds]*linkv1.Record
 	for i := range records {
 		records[i] = deliveries(batch, uint64(i+2))
@@ -107,7 +112,7 @@ func refill(b *testing.B, l *Ledger, publish *linkv1.Record, records int) {
 // BenchmarkSnapshot is a partition with 100,000 subscriptions, each of which
 // is owed 2 events.
 func BenchmarkSnapshot(b *testing.B) {
-	l := large(b, 100_000, 100_000)
+	l := large(b, many)
 	foldNext(b, l, events(event("acme", "e1", "order.created"), event("acme", "e2", "order.created")))
 	data, err := l.Snapshot()
 	if err != nil {
@@ -136,18 +141,17 @@ func BenchmarkSnapshot(b *testing.B) {
 // BenchmarkAllGoBehind is the worst record there is for the index: an event
 // that 100,000 subscriptions want and none has room for. Then all come back.
 func BenchmarkAllGoBehind(b *testing.B) {
-	const count = 100_000
-	l := large(b, count, count)
+	l := large(b, many)
 	l.limits.OutstandingHealthy = 1
 	foldNext(b, l, events(event("acme", "e1", "order.created")))
 	b.ReportAllocs()
 	for b.Loop() {
 		foldNext(b, l, events(event("acme", "e2", "order.created")))
-		if l.BehindCount() != count {
-			b.Fatalf("%d are behind, want %d", l.BehindCount(), count)
+		if l.BehindCount() != many {
+			b.Fatalf("%d are behind, want %d", l.BehindCount(), many)
 		}
 		record := &linkv1.Record{}
-		for number := range Number(count) {
+		for number := range Number(many) {
 			record.Admits = append(record.Admits, admit(number+1, Position{l.sequence + 1, 0}))
 		}
 		foldNext(b, l, record)

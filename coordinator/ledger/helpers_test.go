@@ -217,8 +217,8 @@ func (l *Ledger) consistent() error {
 			return fmt.Errorf("tenant %s: index is %v, not %v", id, t.index.contents(), indexes[id].contents())
 		}
 	}
-	if listed != len(l.subscriptions) {
-		return fmt.Errorf("%d subscriptions, %d in the tenants' lists", len(l.subscriptions), listed)
+	if listed != l.SubscriptionCount() {
+		return fmt.Errorf("%d subscriptions, %d in the tenants' lists", l.SubscriptionCount(), listed)
 	}
 	return nil
 }

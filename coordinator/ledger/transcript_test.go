@@ -77,10 +77,10 @@ func (c *transcript) record(t *testing.T, record *linkv1.Record, data *datadrive
 		case "no-tenant":
 			record.Tenants = append(record.Tenants, &linkv1.TenantChange{Id: item.words[0]})
 		case "put":
-			change := put(item.number(0), item.words[1], item.words[2], item.words[3:]...)
+			change := put(item.number(), item.words[1], item.words[2], item.words[3:]...)
 			record.Subscriptions = append(record.Subscriptions, change)
 		case "delete":
-			record.Subscriptions = append(record.Subscriptions, remove(item.number(0)))
+			record.Subscriptions = append(record.Subscriptions, remove(item.number()))
 		case "delivered", "retry", "dead", "returned":
 			outcomes = append(outcomes, item.outcome())
 		case "admit":
@@ -138,7 +138,8 @@ func (i item) pair(key string) uint64 {
 	return 0
 }
 
-func (i item) number(at int) Number { i.t.Helper(); return Number(i.parse(i.words[at])) }
+// number returns the subscription that the item begins with.
+func (i item) number() Number { i.t.Helper(); return Number(i.parse(i.words[0])) }
 
 func (i item) position(at int) Position {
 	i.t.Helper()
@@ -161,7 +162,7 @@ func (i item) outcome() Reported {
 		"delivered": linkv1.Outcome_DELIVERED, "retry": linkv1.Outcome_RETRY,
 		"dead": linkv1.Outcome_DEAD, "returned": linkv1.Outcome_RETURNED,
 	}[i.verb]
-	r := outcome(kind, Delivery{i.number(0), i.position(1)}, uint32(i.pair("attempt")))
+	r := outcome(kind, Delivery{i.number(), i.position(1)}, uint32(i.pair("attempt")))
 	r.Outcome.NextTimeUnixMs = int64(i.pair("next"))
 	return r
 }
@@ -171,7 +172,7 @@ func (i item) admit() *linkv1.Admit {
 	for at := range i.words[2:] {
 		positions = append(positions, i.position(2+at))
 	}
-	return admit(i.number(0), i.position(1), positions...)
+	return admit(i.number(), i.position(1), positions...)
 }
 
 // describeResult prints what a record changed, a change a line.

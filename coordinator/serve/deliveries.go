@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/fanfare-dev/fanfare/internal/history"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
@@ -102,5 +103,14 @@ func (s *Server) WatchDeliveries(request *fanfarev1.WatchDeliveriesRequest, stre
 	if err != nil {
 		return err
 	}
-	return leader.Watch(stream.Context(), tenant, subscription, stream.Send)
+	watcher, err := leader.Watch(tenant, subscription)
+	if err != nil {
+		return err
+	}
+	// The header tells the client that from here on nothing is missed.
+	defer watcher.End()
+	if err := stream.SendHeader(metadata.MD{}); err != nil {
+		return err
+	}
+	return watcher.Pass(stream.Context(), stream.Send)
 }

@@ -180,15 +180,7 @@ func (m *Member) Lost() <-chan struct{} {
 // again: only the store can say that a lease is gone.
 func (m *Member) Run(ctx context.Context) error {
 	failing := false
-	for {
-		wait := m.ttl / quarters
-		if failing {
-			wait = m.ttl / retryFraction
-		}
-		pause(ctx, wait-rand.N(wait/jitterFraction+1)) //nolint:gosec // spreading, not secrecy
-		if ctx.Err() != nil {
-			return nil
-		}
+	for pause(ctx, m.untilRenewal(failing)) {
 		err := m.renew(ctx)
 		if errors.Is(err, ErrLeaseGone) {
 			m.end()
@@ -199,6 +191,16 @@ func (m *Member) Run(ctx context.Context) error {
 		}
 		failing = err != nil
 	}
+	return nil
+}
+
+// untilRenewal is how long to wait for the next renewal.
+func (m *Member) untilRenewal(failing bool) time.Duration {
+	wait := m.ttl / quarters
+	if failing {
+		wait = m.ttl / retryFraction
+	}
+	return wait - rand.N(wait/jitterFraction+1) //nolint:gosec // spreading, not secrecy
 }
 
 // renew asks for one renewal. What counts is when it was asked for: the store

@@ -313,7 +313,9 @@ func TestLiveJoinsAnew(t *testing.T) {
 			t.Error("the second life is not a new one")
 		}
 		cancel()
-		<-causes
+		if cause := <-causes; !errors.Is(cause, context.Canceled) {
+			t.Errorf("second life ended by %v, want the end of its context", cause)
+		}
 		after(ttl * 9 / 10)
 		if !second.Alive() {
 			t.Error("not alive while it drains")

@@ -75,8 +75,8 @@ func (c *chain) add(begin begin) <-chan error {
 		err := wait()
 		if ahead != nil {
 			<-ahead.settled
-			if ahead.err != nil && err == nil {
-				err = fmt.Errorf("%w: the append before it failed", ErrUnknown)
+			if ahead.err != nil {
+				err = failBehind(ahead.err)
 			}
 		}
 		c.mu.Lock()
@@ -103,11 +103,13 @@ func (l *link) isSettled() bool {
 	}
 }
 
-// failBehind is the result of an append that was not sent, because the one
-// ahead of it had failed with err.
+// failBehind is the result of an append behind one that failed with err. It
+// was not stored, unless the one ahead of it was after all.
 func failBehind(err error) error {
-	if errors.Is(err, ErrUnknown) {
-		return fmt.Errorf("%w: the append before it failed", ErrUnknown)
+	for _, kind := range []error{ErrUnknown, ErrClosed} {
+		if errors.Is(err, kind) {
+			return fmt.Errorf("%w: the append before it failed", kind)
+		}
 	}
 	return fmt.Errorf("%w: the append before it failed", ErrConflict)
 }

@@ -340,7 +340,7 @@ func (r *streamRecords) consume(ctx context.Context, consumer jetstream.Consumer
 	if pending := consumer.CachedInfo().NumPending; pending > 0 {
 		count = min(count, pending)
 	}
-	batch, err := consumer.Fetch(int(count), jetstream.FetchMaxBytes(MaxReadBytes), jetstream.FetchContext(ctx)) //nolint:gosec // at most maxReadRecords
+	batch, err := consumer.Fetch(int(count), jetstream.FetchMaxBytes(MaxReadBytes), jetstream.FetchContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("reading from %d: %w", from, err)
 	}

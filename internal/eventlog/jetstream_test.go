@@ -84,10 +84,10 @@ func TestJetStreamTornSnapshot(t *testing.T) {
 		{"first chunk is lost", deleteRecord(3), 1},
 		{"second chunk is lost", deleteRecord(4), 1},
 		{"seal is lost", deleteRecord(5), 1},
-		{"never sealed", publishAfter(5, "\x01\x00\x00\x00\x00\x00\x00\x00\x06half a state"), 2},
-		{"sealed with the wrong digest", publishAfter(5, "\x02\x00\x00\x00\x00\x00\x00\x00\x06"+strings.Repeat("\x00", 7)+"\x09"+strings.Repeat("\x00", 40)), 2},
-		{"not a part of a snapshot", publishAfter(5, "?"), 2},
-		{"a run that begins after its end", publishAfter(5, "\x01\x00\x00\x00\x00\x00\x00\x00\x07"), 2},
+		{"never sealed", publishLast("\x01\x00\x00\x00\x00\x00\x00\x00\x06half a state"), 2},
+		{"sealed with the wrong digest", publishLast("\x02\x00\x00\x00\x00\x00\x00\x00\x06" + strings.Repeat("\x00", 7) + "\x09" + strings.Repeat("\x00", 40)), 2},
+		{"not a part of a snapshot", publishLast("?"), 2},
+		{"a run that begins after its end", publishLast("\x01\x00\x00\x00\x00\x00\x00\x00\x07"), 2},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -112,9 +112,9 @@ func deleteRecord(seq uint64) func(*testing.T, jetstream.JetStream, jetstream.St
 	}
 }
 
-func publishAfter(prev uint64, data string) func(*testing.T, jetstream.JetStream, jetstream.Stream) {
+func publishLast(data string) func(*testing.T, jetstream.JetStream, jetstream.Stream) {
 	return func(t *testing.T, js jetstream.JetStream, _ jetstream.Stream) {
-		if _, err := js.Publish(t.Context(), "fanfare.snapshots.0", []byte(data), jetstream.WithExpectLastSequence(prev)); err != nil {
+		if _, err := js.Publish(t.Context(), "fanfare.snapshots.0", []byte(data), jetstream.WithExpectLastSequence(5)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -60,8 +60,10 @@ type Log interface {
 	// waiting. The channel receives exactly one value: nil once the record is
 	// durable, or ErrConflict, ErrUnknown, ErrNoSpace, ErrTooLarge or
 	// ErrClosed. When one fails, those chained behind it, which were called
-	// before its result was received, fail too, each with an error of its
-	// own. data must not be changed afterwards.
+	// before its result was received, fail too: with ErrUnknown or ErrClosed
+	// if that is what it failed with, with ErrConflict otherwise. The first
+	// failure is the one that says what happened. data must not be changed
+	// afterwards.
 	Append(prev uint64, data []byte) <-chan error
 
 	// Read returns records from seq on, in order and without gaps: at least

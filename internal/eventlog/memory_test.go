@@ -20,45 +20,24 @@ func TestMemory(t *testing.T) {
 func TestMemoryFaults(t *testing.T) {
 	const timeout = eventlog.DefaultAppendTimeout
 	tests := []struct {
-		name  string
-		fault func(*eventlog.Memory)
-		took  time.Duration
-		first error // result of the append that has the fault
-		// result of the one chained behind it
-		second error
-		stored []string
+		name          string
+		fault         func(*eventlog.Memory)
+		took          time.Duration // by the first append
+		first, second error         // results of the first and of the one chained behind it
+		stored        []string
 	}{
 		{"none", func(*eventlog.Memory) {}, 0, nil, nil, []string{"a", "b"}},
-		{"fail", func(m *eventlog.Memory) { m.FailNext(0, eventlog.FailAppend) },
-			0, eventlog.ErrUnknown, eventlog.ErrConflict, nil},
-		{"fail, but persist", func(m *eventlog.Memory) { m.FailNext(0, eventlog.FailButPersist) },
-			0, eventlog.ErrUnknown, eventlog.ErrUnknown, []string{"a", "b"}},
-		{"lose the request", func(m *eventlog.Memory) { m.FailNext(0, eventlog.LoseRequest) },
-			timeout, eventlog.ErrUnknown, eventlog.ErrConflict, nil},
-		{"lose the reply", func(m *eventlog.Memory) { m.FailNext(0, eventlog.LoseReply) },
-			timeout, eventlog.ErrUnknown, eventlog.ErrUnknown, []string{"a", "b"}},
-		{"fault of the second", func(m *eventlog.Memory) {
-			m.FailNext(0, eventlog.NoFault)
-			m.FailNext(0, eventlog.FailAppend)
-		}, 0, nil, eventlog.ErrUnknown, []string{"a"}},
-		{"fault of another partition", func(m *eventlog.Memory) { m.FailNext(1, eventlog.FailAppend) },
-			0, nil, nil, []string{"a", "b"}},
-		{"fault of a peer", func(m *eventlog.Memory) { m.Peer().FailNext(0, eventlog.FailAppend) },
-			0, nil, nil, []string{"a", "b"}},
-		{"delay", func(m *eventlog.Memory) { m.DelayAppends(time.Second) },
-			time.Second, nil, nil, []string{"a", "b"}},
-		{"no space", func(m *eventlog.Memory) { m.RefuseForSpace(true) },
-			0, eventlog.ErrNoSpace, eventlog.ErrNoSpace, nil},
-		{"cut off", func(m *eventlog.Memory) { m.CutOff(true) },
-			timeout, eventlog.ErrUnknown, eventlog.ErrUnknown, nil},
-		{"mended", func(m *eventlog.Memory) {
-			m.DelayAppends(time.Second)
-			m.RefuseForSpace(true)
-			m.CutOff(true)
-			m.DelayAppends(0)
-			m.RefuseForSpace(false)
-			m.CutOff(false)
-		}, 0, nil, nil, []string{"a", "b"}},
+		{"fail", next(eventlog.FailAppend), 0, eventlog.ErrUnknown, eventlog.ErrUnknown, nil},
+		{"fail, but persist", next(eventlog.FailButPersist), 0, eventlog.ErrUnknown, eventlog.ErrUnknown, []string{"a", "b"}},
+		{"lose the request", next(eventlog.LoseRequest), timeout, eventlog.ErrUnknown, eventlog.ErrUnknown, nil},
+		{"lose the reply", next(eventlog.LoseReply), timeout, eventlog.ErrUnknown, eventlog.ErrUnknown, []string{"a", "b"}},
+		{"fault of the second", next(eventlog.NoFault, eventlog.FailAppend), 0, nil, eventlog.ErrUnknown, []string{"a"}},
+		{"fault of another partition", func(m *eventlog.Memory) { m.FailNext(1, eventlog.FailAppend) }, 0, nil, nil, []string{"a", "b"}},
+		{"fault of a peer", func(m *eventlog.Memory) { m.Peer().FailNext(0, eventlog.FailAppend) }, 0, nil, nil, []string{"a", "b"}},
+		{"delay", func(m *eventlog.Memory) { m.DelayAppends(time.Second) }, time.Second, nil, nil, []string{"a", "b"}},
+		{"no space", func(m *eventlog.Memory) { m.RefuseForSpace(true) }, 0, eventlog.ErrNoSpace, eventlog.ErrConflict, nil},
+		{"cut off", func(m *eventlog.Memory) { m.CutOff(true) }, timeout, eventlog.ErrUnknown, eventlog.ErrUnknown, nil},
+		{"mended", breakAndMend, 0, nil, nil, []string{"a", "b"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -81,6 +60,24 @@ func TestMemoryFaults(t *testing.T) {
 			})
 		})
 	}
+}
+
+// next gives the next appends these faults.
+func next(faults ...eventlog.Fault) func(*eventlog.Memory) {
+	return func(m *eventlog.Memory) {
+		for _, fault := range faults {
+			m.FailNext(0, fault)
+		}
+	}
+}
+
+func breakAndMend(m *eventlog.Memory) {
+	m.DelayAppends(time.Second)
+	m.RefuseForSpace(true)
+	m.CutOff(true)
+	m.DelayAppends(0)
+	m.RefuseForSpace(false)
+	m.CutOff(false)
 }
 
 // An append that arrives after its caller has given it up is stored, if its

@@ -55,7 +55,7 @@ const (
 	fileMode = 0o600
 )
 
-// ErrInUse: another process has the directory open.
+// ErrInUse says that another process has the directory open.
 var ErrInUse = errors.New("embedded: directory is in use by another process")
 
 // Config is what Start needs to know.

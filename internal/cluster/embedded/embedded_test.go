@@ -34,7 +34,7 @@ func (r *record) String() string {
 
 // start runs etcd on dir, failing the test if it logs anything: in normal life
 // it has nothing to warn about.
-func start(t *testing.T, dir string) (*embedded.Server, *cluster.Etcd) {
+func start(t *testing.T, dir string) *cluster.Etcd {
 	t.Helper()
 	var logged record
 	server, err := embedded.Start(t.Context(), embedded.Config{
@@ -51,14 +51,14 @@ func start(t *testing.T, dir string) (*embedded.Server, *cluster.Etcd) {
 			t.Errorf("Close: %v", err)
 		}
 	})
-	return server, cluster.NewEtcd(server.Client(), "/fanfare/")
+	return cluster.NewEtcd(server.Client(), "/fanfare/")
 }
 
 func TestRestartKeepsKeysAndEndsLeases(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 40))
 	t.Run("first life", func(t *testing.T) {
 		began := time.Now()
-		_, store := start(t, dir)
+		store := start(t, dir)
 		t.Logf("started in %s", time.Since(began))
 		lease, err := store.Grant(t.Context(), time.Hour)
 		if err != nil {
@@ -69,7 +69,7 @@ func TestRestartKeepsKeysAndEndsLeases(t *testing.T) {
 	})
 	t.Run("second life", func(t *testing.T) {
 		began := time.Now()
-		_, store := start(t, dir)
+		store := start(t, dir)
 		t.Logf("started again in %s", time.Since(began))
 		entries, err := store.List(t.Context(), "")
 		if err != nil {

@@ -10,18 +10,28 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// oddWarning is logged at each start about a port that does not exist here.
-const oddWarning = "Running http and grpc server on single port. This is not recommended for production."
+// harmless reports whether a message says nothing that anybody could use.
+func harmless(message string) bool {
+	switch message {
+	case "Running http and grpc server on single port. This is not recommended for production.":
+		return true // there is no port
+	case "Failed to detect schema version", "failed to update storage version":
+		return true // a new member, before its first commit; etcd tries again
+	case "failed to update cluster version":
+		return true // stopped while doing so; etcd does it at the next start
+	}
+	return false
+}
 
 // zapLogger returns the logger that etcd wants, writing to ours. Where etcd
 // would exit it panics instead, so that it can be told where and why.
 func zapLogger(logger *slog.Logger) *zap.Logger {
-	return zap.New(&slogCore{logger: logger}, zap.WithFatalHook(zapcore.WriteThenPanic))
+	return zap.New(&slogCore{handler: logger.Handler()}, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
 
 // slogCore passes what zap logs on to slog, from warnings upwards.
 type slogCore struct {
-	logger *slog.Logger
+	handler slog.Handler
 }
 
 // Enabled implements zapcore.Core.
@@ -31,12 +41,12 @@ func (c *slogCore) Enabled(level zapcore.Level) bool {
 
 // With implements zapcore.Core.
 func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
-	return &slogCore{logger: slog.New(c.logger.Handler().WithAttrs(attrs(fields)))}
+	return &slogCore{handler: c.handler.WithAttrs(attrs(fields))}
 }
 
 // Check implements zapcore.Core.
 func (c *slogCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if !c.Enabled(entry.Level) || entry.Message == oddWarning {
+	if !c.Enabled(entry.Level) || harmless(entry.Message) {
 		return checked
 	}
 	return checked.AddCore(entry, c)
@@ -48,8 +58,13 @@ func (c *slogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	if entry.Level > zapcore.WarnLevel {
 		level = slog.LevelError
 	}
-	c.logger.LogAttrs(context.Background(), level, "etcd: "+entry.Message, attrs(fields)...)
-	return nil
+	ctx := context.Background() // zap has none
+	if !c.handler.Enabled(ctx, level) {
+		return nil
+	}
+	record := slog.NewRecord(entry.Time, level, "etcd: "+entry.Message, 0)
+	record.AddAttrs(attrs(fields)...)
+	return c.handler.Handle(ctx, record)
 }
 
 // Sync implements zapcore.Core.

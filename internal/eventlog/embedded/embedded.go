@@ -71,9 +71,13 @@ func Start(cfg Config) (*Server, error) {
 	ns.SetLogger(log, false, false)
 	ns.Start()
 	s := &Server{nats: ns, logger: cfg.Logger}
-	if !ns.JetStreamEnabled() || !ns.ReadyForConnections(startTimeout) {
+	reason := log.firstFatal()
+	if reason == "" && !ns.ReadyForConnections(startTimeout) {
+		reason = "it is not ready for connections"
+	}
+	if reason != "" {
 		s.Close()
-		return nil, fmt.Errorf("starting NATS in %s: %s", cfg.Dir, log.reason())
+		return nil, fmt.Errorf("starting NATS in %s: %s", cfg.Dir, reason)
 	}
 	return s, nil
 }
@@ -112,13 +116,10 @@ type bridge struct {
 	fatal string // the first fatal message; guarded by mu
 }
 
-// reason says why the server did not start.
-func (b *bridge) reason() string {
+// firstFatal says why the server did not start, or nothing if it did.
+func (b *bridge) firstFatal() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.fatal == "" {
-		return "it is not ready for connections"
-	}
 	return b.fatal
 }
 

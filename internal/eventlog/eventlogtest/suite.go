@@ -195,15 +195,15 @@ func (s *suite) largeRecords() {
 
 func (s *suite) readsAreBounded() {
 	const n, size = 30, 100 << 10
-	for i := range n {
-		s.append(s.log, uint64(i), bytes.Repeat([]byte{byte(i)}, size))
+	for prev := range uint64(n) {
+		s.append(s.log, prev, sized(prev+1, size))
 	}
 	var reads int
 	for from := uint64(1); from <= n; reads++ {
 		records := s.read(s.log, from)
 		var total int
 		for _, r := range records {
-			if r.Seq != from || len(r.Data) != size || r.Data[0] != byte(r.Seq-1) {
+			if r.Seq != from || !bytes.Equal(r.Data, sized(from, size)) {
 				s.Fatalf("read record %d of %d bytes, want %d of %d", r.Seq, len(r.Data), from, size)
 			}
 			total += len(r.Data)
@@ -395,6 +395,11 @@ func (s *suite) closed() {
 
 // content is what record seq holds, unless a test says otherwise.
 func content(seq uint64) []byte { return fmt.Appendf(nil, "record %d", seq) }
+
+// sized is content(seq) made up to a size.
+func sized(seq uint64, size int) []byte {
+	return append(content(seq), bytes.Repeat([]byte{'.'}, size-len(content(seq)))...)
+}
 
 func (s *suite) open(partition int) eventlog.Log {
 	s.Helper()

@@ -1,0 +1,186 @@
+package sim
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/fanfare-dev/fanfare/signature"
+)
+
+// headerTimeout bounds how long an endpoint waits for a request's head.
+const headerTimeout = time.Minute
+
+// Answer is what an endpoint does with one request.
+type Answer struct {
+	Status     int           // 0: none, ever
+	After      time.Duration // before it answers
+	RetryAfter time.Duration // in the header of this name; 0: no header
+}
+
+// Behaviour decides on the n-th request of an event, from 1.
+type Behaviour func(n int) Answer
+
+// OK answers 200.
+func OK() Behaviour { return Status(http.StatusOK) }
+
+// Status always answers the same.
+func Status(status int) Behaviour {
+	return func(int) Answer { return Answer{Status: status} }
+}
+
+// FailFirst answers 503 to the first k requests of an event.
+func FailFirst(k int) Behaviour {
+	return func(n int) Answer {
+		if n <= k {
+			return Answer{Status: http.StatusServiceUnavailable}
+		}
+		return Answer{Status: http.StatusOK}
+	}
+}
+
+// Hang never answers.
+func Hang() Behaviour { return func(int) Answer { return Answer{} } }
+
+// Slow answers 200 after a while.
+func Slow(after time.Duration) Behaviour {
+	return func(int) Answer { return Answer{Status: http.StatusOK, After: after} }
+}
+
+// Flapping answers 503 for a period, then 200 for one, and so on.
+func Flapping(period time.Duration) Behaviour {
+	start := time.Now()
+	return func(int) Answer {
+		if time.Since(start)/period%2 == 0 {
+			return Answer{Status: http.StatusServiceUnavailable}
+		}
+		return Answer{Status: http.StatusOK}
+	}
+}
+
+// Request is one that an endpoint has received.
+type Request struct {
+	EventID string
+	Time    time.Time
+	Body    []byte
+	Status  int   // answered; 0: not (yet)
+	Signed  error // what is wrong with the signature; nil: nothing
+}
+
+// Endpoint receives webhooks and remembers them. Safe for concurrent use.
+type Endpoint struct {
+	Name string
+	URL  string
+
+	mu        sync.Mutex
+	behaviour Behaviour         // guarded by mu
+	secret    *signature.Secret // guarded by mu; nil: not subscribed yet
+	requests  []Request         // guarded by mu
+	counts    map[string]int    // guarded by mu; :: event id -> requests
+}
+
+// Endpoint serves a new endpoint at http://<name>/, which answers 200 until
+// told otherwise.
+func (c *Cluster) Endpoint(name string) *Endpoint {
+	e := &Endpoint{Name: name, URL: "http://" + name + "/", behaviour: OK(), counts: make(map[string]int)}
+	server := &http.Server{Handler: e, ReadHeaderTimeout: headerTimeout}
+	served := make(chan error, 1)
+	listener := c.network.listen(name, name+":80")
+	go func() { served <- server.Serve(listener) }()
+	c.ends = append(c.ends, func() error {
+		return errors.Join(server.Close(), unlessClosed(<-served))
+	})
+	return e
+}
+
+func unlessClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Behave changes what the endpoint does from the next request on.
+func (e *Endpoint) Behave(b Behaviour) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.behaviour = b
+}
+
+// Requests returns what the endpoint has received, in order.
+func (e *Endpoint) Requests() []Request {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.requests)
+}
+
+// Accepted returns how often each event was answered with 2xx, by its id.
+func (e *Endpoint) Accepted() map[string]int {
+	accepted := make(map[string]int)
+	for _, r := range e.Requests() {
+		if r.Status/100 == 2 {
+			accepted[r.EventID]++
+		}
+	}
+	return accepted
+}
+
+// expect has signatures checked with a secret from now on.
+func (e *Endpoint) expect(text string) error {
+	secret, err := signature.ParseSecret(text)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.secret = &secret
+	return nil
+}
+
+// ServeHTTP implements http.Handler.
+func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // cut on the way
+	}
+	index, answer := e.receive(r, body)
+	if answer.After > 0 {
+		select {
+		case <-time.After(answer.After):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	if answer.Status == 0 {
+		<-r.Context().Done()
+		return
+	}
+	e.answered(index, answer.Status)
+	if answer.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(answer.RetryAfter.Seconds())))
+	}
+	w.WriteHeader(answer.Status)
+}
+
+func (e *Endpoint) receive(r *http.Request, body []byte) (index int, answer Answer) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	id := r.Header.Get(signature.HeaderID)
+	received := Request{EventID: id, Time: time.Now(), Body: body, Signed: errors.New("no secret is known")}
+	if e.secret != nil {
+		received.Signed = signature.Verify([]signature.Secret{*e.secret}, r.Header, body, time.Now(), 0)
+	}
+	e.requests = append(e.requests, received)
+	e.counts[id]++
+	return len(e.requests) - 1, e.behaviour(e.counts[id])
+}
+
+func (e *Endpoint) answered(index, status int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.requests[index].Status = status
+}
