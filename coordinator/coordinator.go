@@ -118,6 +118,10 @@ func (c *Coordinator) Run(ctx context.Context) error {
 
 // live is one life as a member of the cluster.
 func (c *Coordinator) live(ctx context.Context, member *cluster.Member) error {
+	shape := cluster.Shape{Partitions: c.config.Partitions, Slots: c.config.Slots}
+	if err := cluster.EnsureShape(ctx, c.config.Cluster, shape); err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.view.follow(ctx, c.config.Cluster) })
 	group.Go(func() error { return c.assign(ctx, member) })

@@ -338,8 +338,7 @@ func (a *agent) change(delta *linkv1.SubscriptionDelta) {
 
 // dispatch queues an event for the subscriptions it goes to. What the worker
 // cannot take goes straight back: subscriptions of slots it has just released,
-// and what is beyond its credit. A leader that pays no heed to credit at all
-// has broken the protocol.
+// and what is far beyond its credit.
 func (a *agent) dispatch(d *linkv1.Dispatch) error {
 	m := newMessage(d)
 	l := &load{bytes: uint64(len(d.GetEvent()))}
@@ -366,8 +365,8 @@ func (a *agent) take(d *delivery) {
 	if home, ok := a.homes[d.subscription]; ok {
 		d.slot = home
 	}
-	room := len(a.hand.deliveries) < int(a.link.creditCount) &&
-		(d.load.holders > 0 || a.hand.bytes+d.load.bytes <= a.link.creditBytes)
+	room := len(a.hand.deliveries) < slack*int(a.link.creditCount) &&
+		(d.load.holders > 0 || a.hand.bytes+d.load.bytes <= slack*a.link.creditBytes)
 	if !room {
 		d.load = &load{} // its event is not kept
 	}

@@ -40,9 +40,14 @@ const (
 	defaultOutcomeInterval = 20 * time.Millisecond
 	defaultOutcomeBatch    = 256
 
-	// overrun times its credit is what a worker lets a leader send before it
-	// ends the session.
-	overrun = 2
+	// slack times its credit is what a worker takes. A leader spends credit
+	// again when it knows that an outcome is durable, which may be a moment
+	// before the worker does, and it learns what an event weighs only when it
+	// sends it.
+	slack = 2
+	// overrun times its credit is how many deliveries a leader may send before
+	// the worker ends the session: it pays no heed to credit at all.
+	overrun = 4
 	// idleWait is how long a session sleeps with nothing to send; anything
 	// that changes that rouses it.
 	idleWait = time.Hour

@@ -71,7 +71,8 @@ type Config struct {
 	// need not be safe for concurrent use.
 	Random rand.Source
 
-	// CreditCount and CreditBytes bound what is in hand of one partition.
+	// CreditCount and CreditBytes are what the leader of one partition is told
+	// to keep to; what is more than twice as much goes back to it untouched.
 	CreditCount uint32
 	CreditBytes uint64
 	// MaxRequests bounds the requests on the wire. Since an endpoint gets at

@@ -310,10 +310,10 @@ func TestBrokenProtocolEndsSession(t *testing.T) {
 	}
 }
 
-// Nothing is taken beyond the credit.
+// Nothing is taken beyond twice the credit.
 func TestCredit(t *testing.T) {
 	inBubble(t, func(w *world) {
-		o := w.oneHook(func(c *Config) { c.CreditCount = 2 })
+		o := w.oneHook(func(c *Config) { c.CreditCount = 1 })
 		for sequence := range uint64(3) {
 			o.peer.dispatch(sequence+1, 1)
 		}
@@ -332,14 +332,14 @@ func TestCredit(t *testing.T) {
 			t.Errorf("beyond the credit (-want +got):\n%s", diff)
 		}
 		o.peer.dispatch(5, 1)
-		o.peer.dispatch(6, 1) // twice the credit and one
+		o.peer.dispatch(6, 1) // more than four times the credit
 		o.peer.broken()
 	})
 }
 
 func TestCreditBytes(t *testing.T) {
 	inBubble(t, func(w *world) {
-		o := w.oneHook(func(c *Config) { c.CreditBytes = 50 }) // an event has 22
+		o := w.oneHook(func(c *Config) { c.CreditBytes = 25 }) // an event has 22
 		o.peer.dispatch(1, 1)
 		o.hook.next().answer <- http.StatusOK
 		ended := o.peer.outcomes() // not durable, so it still takes credit

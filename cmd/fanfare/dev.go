@@ -246,26 +246,6 @@ func (e *engines) close() error {
 	return errors.Join(errs...)
 }
 
-// store returns the cluster's keys. A process that was killed leaves its
-// leases behind; since this one has the data dir to itself, whoever held them
-// is gone, and there is no need to wait until they expire.
-func (e *engines) store(ctx context.Context) (cluster.Store, error) {
-	store := cluster.NewEtcd(e.etcd.Client(), "/fanfare/")
-	entries, err := store.List(ctx, "")
-	if err != nil {
-		return nil, fmt.Errorf("reading the cluster's keys: %w", err)
-	}
-	for _, entry := range entries {
-		if entry.Lease == cluster.NoLease {
-			continue
-		}
-		if err := store.Revoke(ctx, entry.Lease); err != nil {
-			return nil, fmt.Errorf("ending an old lease: %w", err)
-		}
-	}
-	return store, nil
-}
-
 // devParts is the coordinator and the workers of the process.
 type devParts struct {
 	config      devConfig
@@ -279,10 +259,8 @@ type devParts struct {
 
 func newDevParts(config devConfig, e *engines, logger *slog.Logger) (*devParts, error) {
 	p := &devParts{config: config, logger: logger}
-	store, err := e.store(context.Background())
-	if err != nil {
-		return nil, err
-	}
+	store := cluster.NewEtcd(e.etcd.Client(), "/fanfare/")
+	var err error
 	if p.telemetry, err = telemetry.New(version.String()); err != nil {
 		return nil, err
 	}

@@ -3,9 +3,10 @@ package dispatch
 // Credit is how much more a worker takes: deliveries, and bytes of events.
 //
 // Invariant: what was taken and not given back, plus what is left, is what the
-// worker granted. The count never falls below zero. The bytes may: an event's
-// size is known only once it is at hand, so the last one taken may overdraw,
-// and nothing is taken until that is paid back.
+// worker granted. Either may fall below zero: the count by what a worker has
+// already when it comes, the bytes because an event's size is known only once
+// it is at hand, so that the last one taken may overdraw. Nothing more is taken
+// then until that is paid back.
 type Credit struct {
 	count int64
 	bytes int64
@@ -19,7 +20,8 @@ func NewCredit(count uint32, bytes uint64) Credit {
 // Open reports whether one more delivery may be taken.
 func (c *Credit) Open() bool { return c.count > 0 && c.bytes > 0 }
 
-// Take takes one delivery. It must be Open.
+// Take takes one delivery. It must be Open, unless the worker has the delivery
+// already.
 func (c *Credit) Take() { c.count-- }
 
 // Charge takes the bytes of a delivery that was taken.

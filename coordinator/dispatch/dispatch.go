@@ -35,7 +35,8 @@ type Dispatch struct {
 	slots         []*slot
 	sessions      map[SessionID]*session
 	subscriptions map[ledger.Number]*subscription
-	timers        heap[timer] // subscriptions whose next delivery is due later
+	timers        heap[*subscription] // those that look again at a time, by it
+	last          SessionID           // whose turn it was when Next had enough
 	inHand        int
 }
 
@@ -65,7 +66,8 @@ type subscription struct {
 	hands   map[ledger.Position]*hand
 	window  int
 	ready   bool  // in the slot's ring
-	timer   int64 // unix ms of its earliest timer; 0: none
+	timer   int   // its index in the timers; -1: it has none
+	wake    int64 // unix ms of its timer, if it has one
 }
 
 // item is a delivery that waits.
@@ -82,18 +84,16 @@ type hand struct {
 	bytes   int // charged
 }
 
-type timer struct {
-	due          int64
-	subscription *subscription
-}
-
 // New returns a machine for a partition of so many slots.
 func New(slots int) *Dispatch {
 	d := &Dispatch{
 		slots:         make([]*slot, slots),
 		sessions:      make(map[SessionID]*session),
 		subscriptions: make(map[ledger.Number]*subscription),
-		timers:        heap[timer]{less: func(a, b timer) bool { return a.due < b.due }},
+		timers: heap[*subscription]{
+			less:  func(a, b *subscription) bool { return a.wake < b.wake },
+			moved: func(s *subscription, i int) { s.timer = i },
+		},
 	}
 	for i := range d.slots {
 		d.slots[i] = new(slot)
@@ -120,6 +120,7 @@ func (d *Dispatch) Put(number ledger.Number) {
 		slot:   d.slots[d.SlotOf(number)],
 		hands:  make(map[ledger.Position]*hand),
 		window: WindowStart,
+		timer:  -1,
 		waiting: heap[item]{less: func(a, b item) bool {
 			return cmp.Or(cmp.Compare(a.due, b.due), a.position.Compare(b.position)) < 0
 		}},
@@ -135,36 +136,44 @@ func (d *Dispatch) Delete(number ledger.Number) {
 	if s == nil {
 		return
 	}
+	delete(d.subscriptions, number)
 	for position := range s.hands {
 		d.take(s, position)
 	}
 	s.waiting.items = nil
-	delete(d.subscriptions, number)
+	d.disarm(s)
 	if at, found := slices.BinarySearch(s.slot.members, number); found {
 		s.slot.members = slices.Delete(s.slot.members, at, at+1)
 	}
 }
 
 // Owe says that a delivery is owed and due at a time, in unix ms, after so
-// many attempts. If it was in somebody's hands it no longer is.
+// many attempts. If it was in somebody's hands it no longer is; if it waited,
+// it waits for the new time. One without attempts is owed for the first time:
+// it must be said once only.
 func (d *Dispatch) Owe(delivery ledger.Delivery, attempts uint32, due int64) {
 	s := d.subscriptions[delivery.Subscription]
 	if s == nil {
 		return
 	}
-	d.take(s, delivery.Position)
+	if d.take(s, delivery.Position) == nil && attempts > 0 {
+		d.drop(s, delivery.Position)
+	}
 	d.wait(s, item{delivery.Position, attempts, due})
 }
 
 // End says that a delivery is no longer owed.
 func (d *Dispatch) End(delivery ledger.Delivery) {
 	s := d.subscriptions[delivery.Subscription]
-	if s == nil || d.take(s, delivery.Position) != nil {
-		return
+	if s != nil && d.take(s, delivery.Position) == nil {
+		d.drop(s, delivery.Position)
 	}
-	// It ended while it waited: somebody reported it late. That is rare, and
-	// worth no index.
-	if i := s.indexOf(delivery.Position); i >= 0 {
+}
+
+// drop removes a delivery that waits, if it does. Then somebody reported late
+// on what was taken from them: that is rare, and worth no index.
+func (d *Dispatch) drop(s *subscription, position ledger.Position) {
+	if i := s.indexOf(position); i >= 0 {
 		s.waiting.remove(i)
 	}
 }
@@ -221,9 +230,8 @@ func (d *Dispatch) reclaim(s *subscription, owner *session, declared map[ledger.
 	for _, position := range slices.SortedFunc(maps.Keys(s.hands), ledger.Position.Compare) {
 		h := s.hands[position]
 		_, has := declared[ledger.Delivery{Subscription: s.number, Position: position}]
-		if h.session == owner || has && h.session.worker == owner.worker {
-			has = true
-		} else if h.session.attached {
+		has = has && h.session.worker == owner.worker
+		if h.session == owner || h.session.attached && !has {
 			continue // it stays with who has it
 		}
 		d.take(s, position)
@@ -307,27 +315,43 @@ func (d *Dispatch) Charge(send Send, bytes int) {
 }
 
 // Next returns what to send at a time, in unix ms: at most so many, each of
-// them in its session's hands from now on.
+// them in its session's hands from now on. It returns one delivery of a
+// subscription at the most: called until it returns nothing, it leaves nothing
+// that could be sent. The sends of a session follow each other, so that those
+// of one event can travel together; where there are too many, the session
+// whose turn it was is the last to have one in the next call.
 func (d *Dispatch) Next(now int64, most int) []Send {
-	for len(d.timers.items) > 0 && d.timers.items[0].due <= now {
-		t := d.timers.remove(0)
-		if t.subscription.timer == t.due {
-			t.subscription.timer = 0
-			d.ready(t.subscription)
-		}
+	for len(d.timers.items) > 0 && d.timers.items[0].wake <= now {
+		s := d.timers.items[0]
+		d.disarm(s)
+		d.ready(s)
 	}
 	var sends []Send
-	for _, id := range slices.Sorted(maps.Keys(d.sessions)) {
-		session := d.sessions[id]
-		for len(sends) < most && session.credit.Open() {
+	for _, session := range d.round() {
+		for session.credit.Open() {
+			if len(sends) >= most {
+				return sends
+			}
 			send, ok := d.turn(session, now)
 			if !ok {
 				break
 			}
 			sends = append(sends, send)
+			d.last = session.id
 		}
 	}
 	return sends
+}
+
+// round returns the sessions in the order of their turns.
+func (d *Dispatch) round() []*session {
+	ids := slices.Sorted(maps.Keys(d.sessions))
+	after, _ := slices.BinarySearch(ids, d.last+1)
+	sessions := make([]*session, 0, len(ids))
+	for _, id := range slices.Concat(ids[after:], ids[:after]) {
+		sessions = append(sessions, d.sessions[id])
+	}
+	return sessions
 }
 
 // turn takes one delivery for a session from the next of its slots that has
@@ -363,7 +387,7 @@ func (d *Dispatch) Wake() (at int64, ok bool) {
 	if len(d.timers.items) == 0 {
 		return 0, false
 	}
-	return d.timers.items[0].due, true
+	return d.timers.items[0].wake, true
 }
 
 // SlotState is what a slot looks like from outside.
@@ -412,9 +436,19 @@ func (d *Dispatch) arm(s *subscription) {
 		return
 	}
 	due := s.waiting.items[0].due
-	if s.timer == 0 || due < s.timer {
-		s.timer = due
-		d.timers.push(timer{due, s})
+	if s.timer >= 0 && s.wake <= due {
+		return
+	}
+	d.disarm(s)
+	s.wake = due
+	d.timers.push(s)
+}
+
+// disarm takes a subscription's timer away, if it has one.
+func (d *Dispatch) disarm(s *subscription) {
+	if s.timer >= 0 {
+		d.timers.remove(s.timer)
+		s.timer = -1
 	}
 }
 

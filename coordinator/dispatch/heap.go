@@ -4,17 +4,32 @@ package dispatch
 type heap[T any] struct {
 	items []T
 	less  func(a, b T) bool
+	moved func(item T, i int) // told where an item is whenever that changes; may be nil
 }
 
 func (h *heap[T]) push(item T) {
 	h.items = append(h.items, item)
+	h.set(len(h.items)-1, item)
 	h.up(len(h.items) - 1)
+}
+
+func (h *heap[T]) set(i int, item T) {
+	h.items[i] = item
+	if h.moved != nil {
+		h.moved(item, i)
+	}
+}
+
+func (h *heap[T]) swap(i, j int) {
+	a, b := h.items[i], h.items[j]
+	h.set(i, b)
+	h.set(j, a)
 }
 
 // remove takes out the item at index i; 0 is the least.
 func (h *heap[T]) remove(i int) T {
 	item, last := h.items[i], len(h.items)-1
-	h.items[i] = h.items[last]
+	h.set(i, h.items[last])
 	clear(h.items[last:])
 	h.items = h.items[:last]
 	if i < last {
@@ -30,7 +45,7 @@ func (h *heap[T]) up(i int) {
 		if !h.less(h.items[i], h.items[parent]) {
 			return
 		}
-		h.items[i], h.items[parent] = h.items[parent], h.items[i]
+		h.swap(i, parent)
 		i = parent
 	}
 }
@@ -46,7 +61,7 @@ func (h *heap[T]) down(i int) {
 		if least == i {
 			return
 		}
-		h.items[i], h.items[least] = h.items[least], h.items[i]
+		h.swap(i, least)
 		i = least
 	}
 }

@@ -77,8 +77,9 @@ type catchUp struct {
 type laggard struct {
 	subscription ledger.Number
 	tenant       ledger.TenantID
-	patterns     []string
+	interest     ledger.Interest
 	cursor       ledger.Position
+	tail         uint64 // sequence up to which the interest is known
 	room         int // deliveries
 
 	admit *linkv1.Admit // what was found; owned by the scan
@@ -114,8 +115,8 @@ func (l *loop) startCatchUp() {
 	for s, room := range l.ledger.Laggards() {
 		cursor, _ := s.Behind()
 		job = append(job, laggard{
-			subscription: s.Number, tenant: s.Tenant, cursor: cursor, room: room,
-			patterns: s.Stored.GetSubscription().GetEventTypes(),
+			subscription: s.Number, tenant: s.Tenant, interest: s.Interest(), cursor: cursor,
+			tail: l.ledger.Sequence(), room: room,
 		})
 	}
 	if len(job) > 0 {
@@ -187,10 +188,13 @@ func (lag *laggard) scan(records []committed) {
 	admit := &linkv1.Admit{Subscription: uint64(lag.subscription)}
 	next := lag.cursor
 	for _, c := range records[lag.cursor.Sequence-records[0].sequence:] {
+		if c.sequence > lag.tail {
+			break // written since: it may want other types by now
+		}
 		for i, event := range c.record.GetEvents() {
 			at := ledger.Position{Sequence: c.sequence, Index: uint32(i)} //nolint:gosec // a record holds few events
 			if at.Compare(next) < 0 || ledger.TenantID(event.GetTenant()) != lag.tenant ||
-				!ledger.Matches(lag.patterns, event.GetType()) {
+				!lag.interest.Wants(c.sequence, event.GetType()) {
 				continue
 			}
 			if len(admit.GetSequences()) == lag.room {

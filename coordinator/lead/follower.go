@@ -293,5 +293,10 @@ func (f *follower) purge(ctx context.Context) error {
 	if floor <= 1 {
 		return nil
 	}
+	// What is purged cannot be written again: the history must not fall back
+	// behind it.
+	if err := f.leader.config.History.Sync(ctx); err != nil {
+		return err
+	}
 	return f.leader.config.Log.Purge(ctx, floor-1)
 }

@@ -41,6 +41,7 @@ type loop struct {
 	catchUp  *catchUp
 	resolved chan resolution // what became of an append that was not answered; capacity 1
 	space    *time.Timer     // until events are tried again
+	looking  bool            // somebody is behind: the ticker of catching up runs
 }
 
 // resolution is what became of the block in flight.
@@ -83,6 +84,7 @@ func (l *loop) run(ctx context.Context) error {
 	l.space = time.NewTimer(time.Hour)
 	defer l.space.Stop()
 	behind := time.NewTicker(catchUpInterval)
+	behind.Stop()
 	defer behind.Stop()
 	for {
 		if err := l.advance(); err != nil {
@@ -90,6 +92,7 @@ func (l *loop) run(ctx context.Context) error {
 		}
 		more := l.send()
 		l.setWake(wake, more)
+		l.lookBehind(behind)
 		if err := l.step(ctx, wake, behind); err != nil {
 			return err
 		}
@@ -206,6 +209,21 @@ func (l *loop) setWake(wake *time.Timer, now bool) {
 		return
 	}
 	wake.Reset(time.Hour)
+}
+
+// lookBehind keeps the ticker running while somebody is behind, and only then:
+// an idle partition costs nothing.
+func (l *loop) lookBehind(ticker *time.Ticker) {
+	is := l.ledger.BehindCount() > 0
+	if is == l.looking {
+		return
+	}
+	l.looking = is
+	if is {
+		ticker.Reset(catchUpInterval)
+	} else {
+		ticker.Stop()
+	}
 }
 
 // send hands out what is due, and reports whether there may be more.

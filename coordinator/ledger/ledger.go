@@ -330,8 +330,9 @@ func (l *Ledger) foldAdmit(admit *linkv1.Admit, result *Result) {
 		l.owe(s, at, result)
 	}
 	s.cursor = next
+	s.eras = s.Interest().after(next.Sequence).eras
 	if next.Sequence > l.lastEvents {
-		s.behind, s.cursor = false, Position{}
+		s.behind, s.cursor, s.eras = false, Position{}, nil
 		delete(l.behind, s.Number)
 		l.tenants[s.Tenant].index.add(s.Number, s.patterns())
 	}

@@ -106,6 +106,9 @@ func (s *Subscription) encode() *linkv1.SubscriptionState {
 		ConsecutiveFailures: s.failures,
 		FailingSinceUnixMs:  s.failingSince,
 	}
+	for _, e := range s.eras {
+		state.Eras = append(state.Eras, &linkv1.Era{UntilSequence: e.until, EventTypes: e.patterns})
+	}
 	for _, o := range s.owed {
 		state.Sequences = append(state.Sequences, o.position.Sequence)
 		state.Indexes = append(state.Indexes, o.position.Index)
@@ -144,6 +147,9 @@ func (l *Ledger) decodeSubscription(state *linkv1.SubscriptionState) {
 		cursor:       Position{state.GetCursorSequence(), state.GetCursorIndex()},
 		failures:     state.GetConsecutiveFailures(),
 		failingSince: state.GetFailingSinceUnixMs(),
+	}
+	for _, e := range state.GetEras() {
+		s.eras = append(s.eras, era{e.GetUntilSequence(), e.GetEventTypes()})
 	}
 	for i, sequence := range state.GetSequences() {
 		s.owed = append(s.owed, owed{

@@ -31,6 +31,7 @@ type Subscription struct {
 	owed         []owed   // by rising position
 	behind       bool     // not in the tenant's index
 	cursor       Position // while behind: first that is not accounted for
+	eras         []era    // while behind: what it wanted before
 	failures     uint64   // in a row
 	failingSince int64    // unix ms; 0 if the last attempt succeeded
 }
@@ -81,10 +82,9 @@ func (s *Subscription) Outstanding() iter.Seq[Outstanding] {
 	}
 }
 
-// Wants reports whether the subscription wants a tenant's event type.
-func (s *Subscription) Wants(tenant TenantID, eventType string) bool {
-	return s.Tenant == tenant && Matches(s.patterns(), eventType)
-}
+// Interest returns which event types it wants, and where in the log. It may
+// be kept.
+func (s *Subscription) Interest() Interest { return Interest{s.patterns(), s.eras} }
 
 func (s *Subscription) patterns() []string {
 	return s.Stored.GetSubscription().GetEventTypes()
@@ -228,11 +228,12 @@ func (l *Ledger) foldSubscription(change *linkv1.SubscriptionChange, result *Res
 		result.Subscriptions = append(result.Subscriptions, SubscriptionChange{number, s})
 	default:
 		t := l.tenants[s.Tenant]
-		if !s.behind {
+		if s.behind {
+			s.eras = s.Interest().changed(l.sequence, put.GetSubscription().GetEventTypes()).eras
+			s.Stored = put
+		} else {
 			t.index.remove(number, s.patterns())
-		}
-		s.Stored = put
-		if !s.behind {
+			s.Stored = put
 			t.index.add(number, s.patterns())
 		}
 		result.Subscriptions = append(result.Subscriptions, SubscriptionChange{number, s})

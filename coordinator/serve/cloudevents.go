@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
@@ -31,8 +32,9 @@ const (
 	specVersion = "1.0"
 	// partitionKey is the extension attribute that carries the ordering key.
 	partitionKey = "partitionkey"
-	// envelopeBytes is allowed beside the events themselves.
-	envelopeBytes = 1 << 20
+	// maxBodyBytes is how long the body of a request over HTTP may be: events
+	// of MaxRequestBytes fit, even in base64.
+	maxBodyBytes = 2 * MaxRequestBytes
 )
 
 // decodeCloudEvents reads the events of a request: CloudEvents 1.0 over HTTP
@@ -43,17 +45,35 @@ const (
 // so that `curl -H 'ce-type: order.created' -d '{…}'` publishes; what is left
 // out is filled in as in Publish.
 func decodeCloudEvents(header http.Header, body io.Reader) ([]*fanfarev1.Event, error) {
-	data, err := io.ReadAll(io.LimitReader(body, MaxRequestBytes+envelopeBytes+1))
+	events, err := decodeBody(header, body)
+	if err != nil {
+		return nil, err
+	}
+	total := 0
+	for _, event := range events {
+		// Publish checks it too, but gRPC would not let much more through.
+		if total += proto.Size(event); total > MaxRequestBytes {
+			return nil, invalid("events", "has more than %d bytes together", MaxRequestBytes)
+		}
+	}
+	return events, nil
+}
+
+func decodeBody(header http.Header, body io.Reader) ([]*fanfarev1.Event, error) {
+	data, err := io.ReadAll(io.LimitReader(body, maxBodyBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading the body: %w", err)
 	}
-	if len(data) > MaxRequestBytes+envelopeBytes {
-		return nil, &Error{codes.ResourceExhausted, "body", fmt.Sprintf("has more than %d bytes", MaxRequestBytes+envelopeBytes)}
+	if len(data) > maxBodyBytes {
+		return nil, invalid("body", "has more than %d bytes", maxBodyBytes)
 	}
 	contentType := header.Get("Content-Type")
 	mediaType, _, err := mime.ParseMediaType(contentType)
-	if err != nil && contentType != "" {
+	if err != nil && contentType != "" || !utf8.ValidString(contentType) {
 		return nil, invalid("content-type", "is %q, which is not a media type", contentType)
+	}
+	if mediaType == formType {
+		contentType = ""
 	}
 	switch {
 	case mediaType == structuredType:
@@ -93,37 +113,36 @@ func decodeBinary(header http.Header, contentType string, data []byte) (*fanfare
 	if header.Get("Ce-Type") == "" {
 		return nil, invalid("ce-type", "is missing: send it as a header, or a body of type %s", structuredType)
 	}
-	if strings.HasPrefix(contentType, formType) {
-		contentType = ""
-	}
 	event := &fanfarev1.Event{DataContentType: contentType, Data: data}
 	for key, values := range header {
-		name, ok := strings.CutPrefix(strings.ToLower(key), "ce-")
-		if !ok {
+		field := strings.ToLower(key)
+		name, ok := strings.CutPrefix(field, "ce-")
+		switch {
+		case !ok:
 			continue
-		}
-		if len(values) != 1 {
-			return nil, invalid(strings.ToLower(key), "is given %d times", len(values))
+		case name == "datacontenttype":
+			return nil, invalid(field, "is given: in binary mode the header content-type says it")
+		case len(values) != 1:
+			return nil, invalid(field, "is given %d times", len(values))
 		}
 		value, err := decodeHeader(values[0])
-		if err != nil {
-			return nil, invalid(strings.ToLower(key), "%s", err.Error())
+		if err == nil {
+			err = setAttribute(event, name, value)
 		}
-		if err := setAttribute(event, name, value); err != nil {
-			return nil, err
+		if err != nil {
+			return nil, invalid(field, "%s", err.Error())
 		}
 	}
 	return event, nil
 }
 
-// decodeHeader undoes the percent-encoding and quoting of section 3.1.3.2.
+// decodeHeader undoes the quoting and the percent-encoding of section 3.1.3.2.
 func decodeHeader(value string) (string, error) {
-	if len(value) >= 2 && value[0] == '"' && value[len(value)-1] == '"' {
-		unquoted, err := strconv.Unquote(value)
-		if err != nil {
-			return "", errors.New("has a quoted string that does not end")
+	if strings.HasPrefix(value, `"`) {
+		var err error
+		if value, err = unquote(value); err != nil {
+			return "", err
 		}
-		value = unquoted
 	}
 	decoded, err := url.PathUnescape(value)
 	if err != nil {
@@ -135,11 +154,31 @@ func decodeHeader(value string) (string, error) {
 	return decoded, nil
 }
 
+// unquote reads a quoted-string (RFC 7230, section 3.2.6), in which a backslash
+// stands for the character behind it. There are no other escapes.
+func unquote(quoted string) (string, error) {
+	text := make([]byte, 0, len(quoted))
+	for i := 1; i < len(quoted); i++ {
+		switch c := quoted[i]; {
+		case c == '"' && i == len(quoted)-1:
+			return string(text), nil
+		case c == '"':
+			return "", errors.New("has a quoted string that ends too soon")
+		case c == '\\' && i+1 < len(quoted):
+			i++
+			text = append(text, quoted[i])
+		default:
+			text = append(text, c)
+		}
+	}
+	return "", errors.New("has a quoted string that does not end")
+}
+
 // decodeStructured reads one event in the JSON format.
 func decodeStructured(data []byte) (*fanfarev1.Event, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(data, &members); err != nil {
-		return nil, &Error{codes.InvalidArgument, "event", "is not a JSON object: " + err.Error()}
+		return nil, invalid("", "is not a JSON object: %s", err.Error())
 	}
 	event := new(fanfarev1.Event)
 	for name, raw := range members {
@@ -147,11 +186,11 @@ func decodeStructured(data []byte) (*fanfarev1.Event, error) {
 			continue
 		}
 		value, err := decodeValue(raw)
+		if err == nil {
+			err = setAttribute(event, name, value)
+		}
 		if err != nil {
 			return nil, invalid(name, "%s", err.Error())
-		}
-		if err := setAttribute(event, name, value); err != nil {
-			return nil, err
 		}
 	}
 	var err error
@@ -179,15 +218,11 @@ func decodeValue(raw json.RawMessage) (string, error) {
 // the string in it where the data is not JSON.
 func decodeData(contentType string, members map[string]json.RawMessage) ([]byte, error) {
 	data, encoded := members["data"], members["data_base64"]
-	if data != nil && encoded != nil {
-		return nil, invalid("data_base64", "is given beside data")
-	}
-	if encoded != nil {
-		var bytes []byte
-		if err := json.Unmarshal(encoded, &bytes); err != nil {
-			return nil, invalid("data_base64", "is not base64")
+	if encoded != nil && string(encoded) != "null" {
+		if data != nil {
+			return nil, invalid("data_base64", "is given beside data")
 		}
-		return bytes, nil
+		return decodeBase64(encoded)
 	}
 	if data == nil || isJSONType(contentType) {
 		return data, nil
@@ -199,12 +234,24 @@ func decodeData(contentType string, members map[string]json.RawMessage) ([]byte,
 	return []byte(text), nil
 }
 
+func decodeBase64(encoded json.RawMessage) ([]byte, error) {
+	var text string
+	if err := json.Unmarshal(encoded, &text); err != nil {
+		return nil, invalid("data_base64", "is not a string")
+	}
+	data, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, invalid("data_base64", "is not base64")
+	}
+	return data, nil
+}
+
 // setAttribute sets a context attribute by its CloudEvents name.
 func setAttribute(event *fanfarev1.Event, name, value string) error {
 	switch name {
 	case "specversion":
 		if value != specVersion {
-			return invalid(name, "is %q; %q is understood", value, specVersion)
+			return fmt.Errorf("is %q; %q is understood", value, specVersion)
 		}
 	case "id":
 		event.Id = value
@@ -221,7 +268,7 @@ func setAttribute(event *fanfarev1.Event, name, value string) error {
 	case "time":
 		at, err := time.Parse(time.RFC3339Nano, value)
 		if err != nil {
-			return invalid(name, "is %q, which is not a time of RFC 3339", value)
+			return fmt.Errorf("is %q, which is not a time of RFC 3339", value)
 		}
 		event.Time = timestamppb.New(at)
 	case partitionKey:

@@ -13,22 +13,27 @@ import (
 
 // GetDelivery implements DeliveryService.
 func (s *Server) GetDelivery(ctx context.Context, request *fanfarev1.GetDeliveryRequest) (*fanfarev1.Delivery, error) {
-	tenant, id, err := parseChild("name", request.GetName(), "deliveries")
+	_, delivery, err := s.delivery(ctx, "name", request.GetName())
+	return delivery, err
+}
+
+// delivery returns the delivery that a field of a request names.
+func (s *Server) delivery(ctx context.Context, field, name string) (key history.DeliveryKey, delivery *fanfarev1.Delivery, err error) {
+	tenant, id, err := parseChild(field, name, "deliveries")
 	if err != nil {
-		return nil, err
+		return key, nil, err
 	}
-	key, err := history.ParseDeliveryID(id)
-	if err != nil {
-		return nil, notFound("delivery", request.GetName())
+	if key, err = history.ParseDeliveryID(id); err != nil {
+		return key, nil, notFound("delivery", name)
 	}
 	if err := s.followed(ctx, tenant); err != nil {
-		return nil, err
+		return key, nil, err
 	}
-	delivery, err := s.History.Delivery(ctx, string(tenant), key)
+	delivery, err = s.History.Delivery(ctx, string(tenant), key)
 	if errors.Is(err, history.ErrNotFound) {
-		return nil, notFound("delivery", request.GetName())
+		err = notFound("delivery", name)
 	}
-	return delivery, err
+	return key, delivery, err
 }
 
 // ListDeliveries implements DeliveryService.
@@ -66,19 +71,15 @@ func (s *Server) ListDeliveries(ctx context.Context, request *fanfarev1.ListDeli
 
 // ListAttempts implements DeliveryService.
 func (s *Server) ListAttempts(ctx context.Context, request *fanfarev1.ListAttemptsRequest) (*fanfarev1.ListAttemptsResponse, error) {
-	delivery, err := s.GetDelivery(ctx, &fanfarev1.GetDeliveryRequest{Name: request.GetParent()})
-	if err != nil {
-		return nil, err
-	}
-	tenant, id, err := parseChild("parent", delivery.GetName(), "deliveries")
-	if err != nil {
-		return nil, err
-	}
-	key, err := history.ParseDeliveryID(id)
+	tenant, _, err := parseChild("parent", request.GetParent(), "deliveries")
 	if err != nil {
 		return nil, err
 	}
 	page, err := pageOf(request.GetPageSize(), request.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	key, _, err := s.delivery(ctx, "parent", request.GetParent())
 	if err != nil {
 		return nil, err
 	}

@@ -49,12 +49,17 @@ func notFound(what, name string) error {
 	return &Error{codes.NotFound, "", fmt.Sprintf("%s %q does not exist", what, name)}
 }
 
-// within puts a field's error into the field it is in.
+// within puts a field's error into the field it is in. An error that names no
+// field is that field's.
 func within(field string, err error) error {
-	if e, ok := errors.AsType[*Error](err); ok && e.Field != "" {
-		return &Error{e.Code, field + "." + e.Field, e.Message}
+	e, ok := errors.AsType[*Error](err)
+	switch {
+	case !ok:
+		return err
+	case e.Field != "":
+		field += "." + e.Field
 	}
-	return err
+	return &Error{e.Code, field, e.Message}
 }
 
 // statusOf is the one table of what errors mean to a client.
@@ -75,6 +80,8 @@ func statusOf(err error) error {
 		return status.Error(codes.DeadlineExceeded, "the deadline passed before the log answered; what was sent may be durable or not")
 	case errors.Is(err, lead.ErrNotLeading), errors.Is(err, lead.ErrFenced):
 		return withRetry(codes.Unavailable, "the partition has no leader here just now; try again", retryUnavailable)
+	case errors.Is(err, errBehind):
+		return withRetry(codes.Unavailable, "the history has not caught up with what was published; try again", retryUnavailable)
 	case errors.Is(err, eventlog.ErrNoSpace):
 		return withRetry(codes.ResourceExhausted, "the log has no space left: nothing was stored", retryNoSpace)
 	case errors.Is(err, lead.ErrSlowWatcher):

@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -56,27 +57,37 @@ func (s *Server) Publish(ctx context.Context, request *fanfarev1.PublishRequest)
 // PublishStream implements EventService. Requests are handed to the log as
 // they come and answered as they become durable, so that many share a block.
 func (s *Server) PublishStream(stream grpc.BidiStreamingServer[fanfarev1.PublishStreamRequest, fanfarev1.PublishStreamResponse]) error {
-	group, ctx := errgroup.WithContext(stream.Context())
-	// Its capacity is how many requests of one stream are on their way.
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	// Its capacity is how many requests of one stream are on their way. The
+	// receiver closes it.
 	underway := make(chan *publishing, streamWindow)
-	group.Go(func() error {
+	received := make(chan error, 1)
+	answered := make(chan struct{})
+	defer close(answered)
+	// Receiving can be ended only by ending the stream, which is to return:
+	// that must not wait for a client that sends no more.
+	go func() {
+		received <- s.receiveStream(ctx, stream, underway)
+		close(underway)
+		<-answered
 		for p := range underway {
-			results, err := p.results(ctx)
-			if err != nil {
-				return err
-			}
-			if err := stream.Send(&fanfarev1.PublishStreamResponse{Results: results}); err != nil {
-				return err
-			}
+			p.abandon(ctx)
 		}
-		return nil
-	})
-	received := s.receiveStream(ctx, stream, underway)
-	close(underway)
-	return errors.Join(group.Wait(), received)
+	}()
+	for p := range underway {
+		results, err := p.results(ctx)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&fanfarev1.PublishStreamResponse{Results: results}); err != nil {
+			return err
+		}
+	}
+	return <-received
 }
 
-// receiveStream hands over what a stream sends until it ends.
+// receiveStream hands over what a stream sends until it ends, or ctx does.
 func (s *Server) receiveStream(ctx context.Context,
 	stream grpc.BidiStreamingServer[fanfarev1.PublishStreamRequest, fanfarev1.PublishStreamResponse], underway chan<- *publishing,
 ) error {
@@ -99,6 +110,7 @@ func (s *Server) receiveStream(ctx context.Context,
 		select {
 		case underway <- p:
 		case <-ctx.Done():
+			p.abandon(ctx)
 			return ctx.Err()
 		}
 	}
@@ -142,6 +154,11 @@ func (p *publishing) results(ctx context.Context) ([]*fanfarev1.PublishResult, e
 		results[i] = &fanfarev1.PublishResult{Id: e.GetId(), Duplicate: duplicates[i]}
 	}
 	return results, nil
+}
+
+// abandon lets go of events that nobody waits for any more. ctx has ended.
+func (p *publishing) abandon(ctx context.Context) {
+	_, _ = p.waits.Wait(ctx) // returns at once
 }
 
 // logEvents checks events whole, fills in what was left out, and encodes them
@@ -303,11 +320,11 @@ func checkExtensions(extensions map[string]string) error {
 	if len(extensions) > maxExtensions {
 		return invalid("extensions", "has %d attributes; at most %d are allowed", len(extensions), maxExtensions)
 	}
-	for name, value := range extensions {
+	for _, name := range slices.Sorted(maps.Keys(extensions)) { // the same error each time
 		if err := checkExtensionName(name); err != nil {
 			return err
 		}
-		if err := checkText("extensions."+name, value, maxAttribute); err != nil {
+		if err := checkText("extensions."+name, extensions[name], maxAttribute); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
@@ -20,7 +22,8 @@ type HTTPConfig struct {
 	API *grpc.ClientConn
 	// Ready says what keeps this process from serving, or nil.
 	Ready func(context.Context) error
-	// Metrics serves the metrics in the text format of Prometheus.
+	// Metrics serves the metrics in the text format of Prometheus; nil: nobody
+	// does.
 	Metrics http.Handler
 }
 
@@ -45,7 +48,9 @@ func HTTP(ctx context.Context, config HTTPConfig) (http.Handler, error) {
 		}
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/v1/", rest)
+	limited := http.MaxBytesHandler(rest, maxBodyBytes)
+	mux.Handle("/v1/", limited)
+	mux.Handle("GET /v1/tenants/{tenant}/deliveries", upperState(limited))
 	mux.Handle("POST /v1/tenants/{tenant}/events", &cloudEvents{fanfarev1.NewEventServiceClient(config.API), rest})
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -53,8 +58,24 @@ func HTTP(ctx context.Context, config HTTPConfig) (http.Handler, error) {
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { reportHealth(w, nil) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { reportHealth(w, config.Ready(r.Context())) })
-	mux.Handle("GET /metrics", config.Metrics)
+	if config.Metrics != nil {
+		mux.Handle("GET /metrics", config.Metrics)
+	}
 	return mux, nil
+}
+
+// upperState lets the filter `state` be written in lower case as well.
+func upperState(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if query, err := url.ParseQuery(r.URL.RawQuery); err == nil && query.Has("state") {
+			for i, state := range query["state"] {
+				query["state"][i] = strings.ToUpper(state)
+			}
+			r = r.Clone(r.Context())
+			r.URL.RawQuery = query.Encode()
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // reportHealth answers 200, or 503 with what is wrong.

@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -29,6 +30,9 @@ const (
 // readTimeout bounds how long a read waits for the history to catch up with
 // what was acknowledged.
 const readTimeout = 5 * time.Second
+
+// errBehind: the history has not caught up with what was acknowledged.
+var errBehind = errors.New("the history is behind")
 
 // Directory knows the partitions.
 type Directory interface {
@@ -115,9 +119,13 @@ func (s *Server) followed(ctx context.Context, tenant ledger.TenantID) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	waiting, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	return leader.Followed(ctx)
+	err = leader.Followed(waiting)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return errBehind
+	}
+	return err
 }
 
 func pageOf(size int32, token string) (history.Page, error) {

@@ -321,7 +321,7 @@ func updatable(given *fanfarev1.Subscription) map[string]bool {
 // maskOf returns the fields to change.
 func maskOf(request *fanfarev1.UpdateSubscriptionRequest) (map[string]bool, error) {
 	known := updatable(request.GetSubscription())
-	if request.GetUpdateMask() == nil {
+	if len(request.GetUpdateMask().GetPaths()) == 0 {
 		return known, nil
 	}
 	paths := make(map[string]bool)
@@ -334,11 +334,19 @@ func maskOf(request *fanfarev1.UpdateSubscriptionRequest) (map[string]bool, erro
 				paths[name] = name != "secret" || known[name]
 			}
 		case path == "name", path == "etag": // they say which one, not what
+		case outputOnly(path): // so that what Get answered can be sent back
 		default:
 			return nil, invalid("update_mask", "has %q, which is not a field that can be changed", path)
 		}
 	}
 	return paths, nil
+}
+
+// outputOnly reports whether a path leads to what only the server sets, which
+// is to be ignored (https://google.aip.dev/203).
+func outputOnly(path string) bool {
+	field, _, _ := strings.Cut(path, ".")
+	return field == "create_time" || field == "update_time" || field == "health"
 }
 
 // updated returns a stored subscription with some fields changed.
@@ -373,11 +381,18 @@ func (s *Server) updated(old *linkv1.StoredSubscription, given *fanfarev1.Subscr
 		}
 		stored.SealedSecrets = [][]byte{s.Secrets.Seal(secret)}
 	}
-	sub.UpdateTime = timestamppb.Now()
+	// Times differ even where the clock stands still or goes back: they make
+	// the etag.
+	before := sub.GetUpdateTime().AsTime()
+	if now := time.Now(); now.After(before) {
+		sub.UpdateTime = timestamppb.New(now)
+	} else {
+		sub.UpdateTime = timestamppb.New(before.Add(time.Nanosecond))
+	}
 	return stored, nil
 }
 
-// etagOf changes with every update.
+// etagOf changes with every update, since the update time does.
 func etagOf(stored *linkv1.StoredSubscription) string {
 	t := stored.GetSubscription().GetUpdateTime().AsTime()
 	return `"` + strconv.FormatInt(t.UnixNano(), 36) + `"`

@@ -63,8 +63,9 @@ func (m *Memory) FailNext(partition int, fault Fault) {
 }
 
 // DelayAppends makes each append that is called from now on arrive only after
-// d. If that is beyond DefaultAppendTimeout, it arrives when its caller has
-// given it up.
+// d. With any delay at all, appends that are called without waiting are all
+// under way before the first arrives, if time is a bubble's. If d is beyond
+// DefaultAppendTimeout, they arrive when their callers have given them up.
 func (m *Memory) DelayAppends(d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

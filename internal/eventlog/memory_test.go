@@ -18,7 +18,9 @@ func TestMemory(t *testing.T) {
 }
 
 func TestMemoryFaults(t *testing.T) {
-	const timeout = eventlog.DefaultAppendTimeout
+	// In a bubble no time passes until all wait, so that with any delay both
+	// appends are under way before the first has failed.
+	const travel, timeout = time.Millisecond, eventlog.DefaultAppendTimeout
 	tests := []struct {
 		name          string
 		fault         func(*eventlog.Memory)
@@ -26,16 +28,16 @@ func TestMemoryFaults(t *testing.T) {
 		first, second error         // results of the first and of the one chained behind it
 		stored        []string
 	}{
-		{"none", func(*eventlog.Memory) {}, 0, nil, nil, []string{"a", "b"}},
-		{"fail", next(eventlog.FailAppend), 0, eventlog.ErrUnknown, eventlog.ErrUnknown, nil},
-		{"fail, but persist", next(eventlog.FailButPersist), 0, eventlog.ErrUnknown, eventlog.ErrUnknown, []string{"a", "b"}},
+		{"none", func(*eventlog.Memory) {}, travel, nil, nil, []string{"a", "b"}},
+		{"fail", next(eventlog.FailAppend), travel, eventlog.ErrUnknown, eventlog.ErrUnknown, nil},
+		{"fail, but persist", next(eventlog.FailButPersist), travel, eventlog.ErrUnknown, eventlog.ErrUnknown, []string{"a", "b"}},
 		{"lose the request", next(eventlog.LoseRequest), timeout, eventlog.ErrUnknown, eventlog.ErrUnknown, nil},
 		{"lose the reply", next(eventlog.LoseReply), timeout, eventlog.ErrUnknown, eventlog.ErrUnknown, []string{"a", "b"}},
-		{"fault of the second", next(eventlog.NoFault, eventlog.FailAppend), 0, nil, eventlog.ErrUnknown, []string{"a"}},
-		{"fault of another partition", func(m *eventlog.Memory) { m.FailNext(1, eventlog.FailAppend) }, 0, nil, nil, []string{"a", "b"}},
-		{"fault of a peer", func(m *eventlog.Memory) { m.Peer().FailNext(0, eventlog.FailAppend) }, 0, nil, nil, []string{"a", "b"}},
+		{"fault of the second", next(eventlog.NoFault, eventlog.FailAppend), travel, nil, eventlog.ErrUnknown, []string{"a"}},
+		{"fault of another partition", func(m *eventlog.Memory) { m.FailNext(1, eventlog.FailAppend) }, travel, nil, nil, []string{"a", "b"}},
+		{"fault of a peer", func(m *eventlog.Memory) { m.Peer().FailNext(0, eventlog.FailAppend) }, travel, nil, nil, []string{"a", "b"}},
 		{"delay", func(m *eventlog.Memory) { m.DelayAppends(time.Second) }, time.Second, nil, nil, []string{"a", "b"}},
-		{"no space", func(m *eventlog.Memory) { m.RefuseForSpace(true) }, 0, eventlog.ErrNoSpace, eventlog.ErrConflict, nil},
+		{"no space", func(m *eventlog.Memory) { m.RefuseForSpace(true) }, travel, eventlog.ErrNoSpace, eventlog.ErrConflict, nil},
 		{"cut off", func(m *eventlog.Memory) { m.CutOff(true) }, timeout, eventlog.ErrUnknown, eventlog.ErrUnknown, nil},
 		{"mended", breakAndMend, 0, nil, nil, []string{"a", "b"}},
 	}
@@ -44,6 +46,7 @@ func TestMemoryFaults(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				memory := eventlog.NewMemory()
 				log := openLog(t, memory)
+				memory.DelayAppends(travel)
 				tt.fault(memory)
 				begun := time.Now()
 				first, second := log.Append(0, []byte("a")), log.Append(1, []byte("b"))

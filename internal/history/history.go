@@ -116,6 +116,10 @@ type Store interface {
 	// partition does not stand at Prev.
 	Write(ctx context.Context, batch Batch) error
 
+	// Sync makes all that was written survive a loss of power. Until it has
+	// returned, a loss of power may take the newest batches back, each whole.
+	Sync(ctx context.Context) error
+
 	// Event returns an event by id, with data; the newest if an id was used
 	// again after the idempotency window.
 	Event(ctx context.Context, tenant, id string) (*fanfarev1.Event, error)

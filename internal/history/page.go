@@ -55,7 +55,7 @@ func (l *list) after(key []int64) {
 	for i, value := range key {
 		values[i] = value
 	}
-	operator := "<="
+	operator := "<"
 	if l.order == oldestFirst {
 		operator = ">"
 	}
@@ -139,7 +139,7 @@ func pageToken(fingerprint uint64, key []int64) string {
 // parsePageToken returns the key of a token made by pageToken with the same
 // fingerprint and as many key columns, or ErrPageToken.
 func parsePageToken(token string, fingerprint uint64, columns int) ([]int64, error) {
-	data, err := base64.RawURLEncoding.Strict().DecodeString(token)
+	data, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(data) < 8 || binary.BigEndian.Uint64(data) != fingerprint {
 		return nil, ErrPageToken
 	}

@@ -121,6 +121,20 @@ func openPool(path string, connections int, parameter string) (*sql.DB, error) {
 	return db, nil
 }
 
+// Sync implements Store: it writes the journal into the file, which SQLite
+// syncs. A reader that holds on to an old state for long makes it fail.
+func (s *SQLite) Sync(ctx context.Context) error {
+	var busy, pages, moved int
+	err := s.writer.QueryRowContext(ctx, "PRAGMA wal_checkpoint(FULL)").Scan(&busy, &pages, &moved)
+	if err != nil {
+		return fmt.Errorf("syncing the history: %w", err)
+	}
+	if busy != 0 {
+		return errors.New("syncing the history: a reader is in the way")
+	}
+	return nil
+}
+
 // Close implements Store. It waits for what is under way.
 func (s *SQLite) Close() error {
 	var errs []error

@@ -1,13 +1,13 @@
 // Package sim runs a whole cluster in a testing/synctest bubble: coordinators,
 // workers and endpoints in production code, on a virtual clock, in memory.
 //
-//	        Client                                     Endpoint
-//	          │ gRPC                                      ▲ HTTP
-//	 ┌────────▼─────────┐       gRPC        ┌─────────────┴────┐
-//	 │ Coordinator 1..n │◀──────────────────│   Worker 1..n    │
-//	 └──┬─────┬─────┬───┘                   └────────┬─────────┘
-//	    │     │     └────────────┐                   │
-//	  logs  history           members, owners ◀──────┘
+//	       Client                                     Endpoint
+//	         │ gRPC                                      ▲ HTTP
+//	┌────────▼─────────┐       gRPC        ┌─────────────┴────┐
+//	│ Coordinator 1..n │◀──────────────────│   Worker 1..n    │
+//	└──┬─────┬─────┬───┘                   └────────┬─────────┘
+//	   │     │     └────────────┐                   │
+//	 logs  history           members, owners ◀──────┘
 //
 // Every line of the drawing can be cut, and every process killed. The logs and
 // the members are the in-memory stores that pass the same conformance suites

@@ -91,6 +91,7 @@ func (c *Cluster) Endpoint(name string) *Endpoint {
 	served := make(chan error, 1)
 	listener := c.network.listen(name, name+":80")
 	go func() { served <- server.Serve(listener) }()
+	c.endpoints = append(c.endpoints, e)
 	c.ends = append(c.ends, func() error {
 		return errors.Join(server.Close(), unlessClosed(<-served))
 	})

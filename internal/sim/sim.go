@@ -51,7 +51,9 @@ type Cluster struct {
 	secrets *sealed.Box
 	policy  egress.Policy
 	logger  *slog.Logger
-	ends    []func() error // of endpoints and clients, in the order of making
+
+	endpoints []*Endpoint
+	ends      []func() error // of endpoints and clients, in the order of making
 }
 
 // New starts a cluster and waits until it serves. It must be called in a

@@ -39,11 +39,25 @@ func Run(t *testing.T, create func(t *testing.T) Open) {
 		{"outcome of an unknown event", testUnknownEvent},
 		{"content", testContent},
 		{"reopening", testReopening},
+		{"syncing", testSyncing},
 		{"torn writes", testTornWrites},
 		{"reading while writing", testReadingWhileWriting},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) { test.run(t, create(t)) })
+	}
+}
+
+// testSyncing: a sync neither loses nor changes anything, on an empty history
+// or not.
+func testSyncing(t *testing.T, open Open) {
+	store := opened(t, open)
+	for sequence := range uint64(3) {
+		if err := store.Sync(t.Context()); err != nil {
+			t.Fatalf("syncing at %d: %v", sequence, err)
+		}
+		wantPosition(t, store, 1, sequence)
+		write(t, store, history.Batch{Partition: 1, Prev: sequence, Sequence: sequence + 1})
 	}
 }
 
@@ -98,7 +112,7 @@ func all[T any](t *testing.T, size func() int, list func(history.Page) ([]T, str
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(got) > page.Size || (len(got) < page.Size && next != "") || (len(got) == 0 && token != "") {
+		if len(got) > page.Size || (len(got) < page.Size && next != "") || (len(got) == 0 && token != "") || (next == token && next != "") {
 			t.Fatalf("page of %d items for a size of %d, next %q", len(got), page.Size, next)
 		}
 		items = append(items, got...)
@@ -378,7 +392,8 @@ func testReopening(t *testing.T, open Open) {
 }
 
 // testTornWrites cuts writes at every place where they look at their context,
-// and shows that each has left everything or nothing.
+// then one at a row that cannot be, and shows that each has left everything or
+// nothing.
 func testTornWrites(t *testing.T, open Open) {
 	store := opened(t, open)
 	w := newWorld(9)
@@ -398,6 +413,15 @@ func testTornWrites(t *testing.T, open Open) {
 		wantPosition(t, store, batch.Partition, batch.Sequence)
 		m.apply(batch)
 	}
+	broken := w.next()
+	for range 50 {
+		w.fill(&broken)
+	}
+	broken.Events[len(broken.Events)-1].Event.Source = "not UTF-8: \xff"
+	if err := store.Write(t.Context(), broken); err == nil {
+		t.Error("an event that cannot be encoded was written")
+	}
+	wantPosition(t, store, broken.Partition, broken.Prev)
 	check(t, store, m, w.rng)
 	if cut < 5 {
 		t.Errorf("writes were cut at %d places, want more", cut)

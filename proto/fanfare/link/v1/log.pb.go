@@ -1005,8 +1005,11 @@ type SubscriptionState struct {
 	Attempts        []uint32 `protobuf:"varint,9,rep,packed,name=attempts,proto3" json:"attempts,omitempty"`
 	NextTimesUnixMs []int64  `protobuf:"varint,10,rep,packed,name=next_times_unix_ms,json=nextTimesUnixMs,proto3" json:"next_times_unix_ms,omitempty"`
 	SinceUnixMs     []int64  `protobuf:"varint,11,rep,packed,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// While behind: which types it wanted in records that it has still to be
+	// caught up from, oldest first.
+	Eras          []*Era `protobuf:"bytes,12,rep,name=eras,proto3" json:"eras,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubscriptionState) Reset() {
@@ -1123,6 +1126,67 @@ func (x *SubscriptionState) GetSinceUnixMs() []int64 {
 	return nil
 }
 
+func (x *SubscriptionState) GetEras() []*Era {
+	if x != nil {
+		return x.Eras
+	}
+	return nil
+}
+
+// Era is a stretch of the log in which a subscription wanted other types.
+type Era struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It ends before this record.
+	UntilSequence uint64   `protobuf:"varint,1,opt,name=until_sequence,json=untilSequence,proto3" json:"until_sequence,omitempty"`
+	EventTypes    []string `protobuf:"bytes,2,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Era) Reset() {
+	*x = Era{}
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Era) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Era) ProtoMessage() {}
+
+func (x *Era) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Era.ProtoReflect.Descriptor instead.
+func (*Era) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Era) GetUntilSequence() uint64 {
+	if x != nil {
+		return x.UntilSequence
+	}
+	return 0
+}
+
+func (x *Era) GetEventTypes() []string {
+	if x != nil {
+		return x.EventTypes
+	}
+	return nil
+}
+
 var File_fanfare_link_v1_log_proto protoreflect.FileDescriptor
 
 const file_fanfare_link_v1_log_proto_rawDesc = "" +
@@ -1212,7 +1276,7 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\vwindow_keys\x18\v \x01(\fR\n" +
 	"windowKeys\x12/\n" +
 	"\x14window_times_unix_ms\x18\f \x03(\x03R\x11windowTimesUnixMs\x12\x12\n" +
-	"\x04hash\x18\x0f \x01(\fR\x04hash\"\xd7\x03\n" +
+	"\x04hash\x18\x0f \x01(\fR\x04hash\"\x81\x04\n" +
 	"\x11SubscriptionState\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12;\n" +
 	"\x06stored\x18\x02 \x01(\v2#.fanfare.link.v1.StoredSubscriptionR\x06stored\x12\x16\n" +
@@ -1226,7 +1290,12 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\battempts\x18\t \x03(\rR\battempts\x12+\n" +
 	"\x12next_times_unix_ms\x18\n" +
 	" \x03(\x03R\x0fnextTimesUnixMs\x12\"\n" +
-	"\rsince_unix_ms\x18\v \x03(\x03R\vsinceUnixMsB=Z;github.com/fanfare-dev/fanfare/proto/fanfare/link/v1;linkv1b\x06proto3"
+	"\rsince_unix_ms\x18\v \x03(\x03R\vsinceUnixMs\x12(\n" +
+	"\x04eras\x18\f \x03(\v2\x14.fanfare.link.v1.EraR\x04eras\"M\n" +
+	"\x03Era\x12%\n" +
+	"\x0euntil_sequence\x18\x01 \x01(\x04R\runtilSequence\x12\x1f\n" +
+	"\vevent_types\x18\x02 \x03(\tR\n" +
+	"eventTypesB=Z;github.com/fanfare-dev/fanfare/proto/fanfare/link/v1;linkv1b\x06proto3"
 
 var (
 	file_fanfare_link_v1_log_proto_rawDescOnce sync.Once
@@ -1240,7 +1309,7 @@ func file_fanfare_link_v1_log_proto_rawDescGZIP() []byte {
 	return file_fanfare_link_v1_log_proto_rawDescData
 }
 
-var file_fanfare_link_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_fanfare_link_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_fanfare_link_v1_log_proto_goTypes = []any{
 	(*Record)(nil),             // 0: fanfare.link.v1.Record
 	(*Fence)(nil),              // 1: fanfare.link.v1.Fence
@@ -1254,8 +1323,9 @@ var file_fanfare_link_v1_log_proto_goTypes = []any{
 	(*LoggedEvent)(nil),        // 9: fanfare.link.v1.LoggedEvent
 	(*Snapshot)(nil),           // 10: fanfare.link.v1.Snapshot
 	(*SubscriptionState)(nil),  // 11: fanfare.link.v1.SubscriptionState
-	(*v1.Tenant)(nil),          // 12: fanfare.v1.Tenant
-	(*v1.Subscription)(nil),    // 13: fanfare.v1.Subscription
+	(*Era)(nil),                // 12: fanfare.link.v1.Era
+	(*v1.Tenant)(nil),          // 13: fanfare.v1.Tenant
+	(*v1.Subscription)(nil),    // 14: fanfare.v1.Subscription
 }
 var file_fanfare_link_v1_log_proto_depIdxs = []int32{
 	1,  // 0: fanfare.link.v1.Record.fence:type_name -> fanfare.link.v1.Fence
@@ -1265,19 +1335,20 @@ var file_fanfare_link_v1_log_proto_depIdxs = []int32{
 	8,  // 4: fanfare.link.v1.Record.admits:type_name -> fanfare.link.v1.Admit
 	9,  // 5: fanfare.link.v1.Record.events:type_name -> fanfare.link.v1.LoggedEvent
 	2,  // 6: fanfare.link.v1.Fence.limits:type_name -> fanfare.link.v1.Limits
-	12, // 7: fanfare.link.v1.TenantChange.put:type_name -> fanfare.v1.Tenant
+	13, // 7: fanfare.link.v1.TenantChange.put:type_name -> fanfare.v1.Tenant
 	5,  // 8: fanfare.link.v1.SubscriptionChange.put:type_name -> fanfare.link.v1.StoredSubscription
-	13, // 9: fanfare.link.v1.StoredSubscription.subscription:type_name -> fanfare.v1.Subscription
+	14, // 9: fanfare.link.v1.StoredSubscription.subscription:type_name -> fanfare.v1.Subscription
 	7,  // 10: fanfare.link.v1.Outcomes.details:type_name -> fanfare.link.v1.OutcomeDetail
 	2,  // 11: fanfare.link.v1.Snapshot.limits:type_name -> fanfare.link.v1.Limits
 	3,  // 12: fanfare.link.v1.Snapshot.tenants:type_name -> fanfare.link.v1.TenantChange
 	11, // 13: fanfare.link.v1.Snapshot.subscriptions:type_name -> fanfare.link.v1.SubscriptionState
 	5,  // 14: fanfare.link.v1.SubscriptionState.stored:type_name -> fanfare.link.v1.StoredSubscription
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	12, // 15: fanfare.link.v1.SubscriptionState.eras:type_name -> fanfare.link.v1.Era
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_link_v1_log_proto_init() }
@@ -1291,7 +1362,7 @@ func file_fanfare_link_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_link_v1_log_proto_rawDesc), len(file_fanfare_link_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,557 @@
+package dispatch
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+)
+
+// TestAgainstModel feeds the machine random inputs and compares it after each
+// with a model that is too simple to be wrong in the same way: one table of
+// deliveries, searched from end to end. Which deliveries Next picks is the
+// machine's choice; the model says whether it may, and whether it left any.
+func TestAgainstModel(t *testing.T) {
+	seeds := 400
+	if testing.Short() {
+		seeds = 40
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			newGame(t, uint64(seed)).play(400)
+		})
+	}
+}
+
+// Sizes of a game: small, so that its pieces meet.
+const (
+	gameSlots         = 4
+	gameSubscriptions = 10
+	gameWorkers       = 3
+)
+
+// game is the machine and the model, fed the same.
+type game struct {
+	t      *testing.T
+	chance *rand.Rand
+	log    []string // inputs so far
+	d      *Dispatch
+	now    int64
+
+	owed     map[ledger.Delivery]*modelDelivery
+	windows  map[ledger.Number]int // of the subscriptions that are known
+	sessions map[SessionID]*modelSession
+	slots    [gameSlots]modelSlot
+	lastID   SessionID
+	sequence uint64
+}
+
+type modelDelivery struct {
+	attempts uint32
+	due      int64
+	holder   *modelSession // nil: it waits
+	bytes    int
+}
+
+type modelSession struct {
+	id       SessionID
+	worker   Worker
+	attached bool
+	count    int64 // granted
+	bytes    int64 // granted
+}
+
+type modelSlot struct {
+	epoch int64
+	owner *modelSession
+}
+
+func newGame(t *testing.T, seed uint64) *game {
+	return &game{
+		t: t, chance: rand.New(rand.NewPCG(seed, 1)), d: New(gameSlots), now: 1000,
+		owed:     make(map[ledger.Delivery]*modelDelivery),
+		windows:  make(map[ledger.Number]int),
+		sessions: make(map[SessionID]*modelSession),
+	}
+}
+
+func (g *game) fatalf(format string, args ...any) {
+	g.t.Helper()
+	for _, input := range g.log {
+		g.t.Log(input)
+	}
+	g.t.Fatalf(format, args...)
+}
+
+func (g *game) play(steps int) {
+	for range steps {
+		g.step()
+		g.compare()
+	}
+	g.drain()
+}
+
+// step is one random input.
+func (g *game) step() {
+	switch n := g.chance.IntN(100); {
+	case n < 6:
+		g.put()
+	case n < 7:
+		g.remove()
+	case n < 32:
+		g.owe()
+	case n < 40:
+		g.again()
+	case n < 50:
+		g.end()
+	case n < 56:
+		g.judge()
+	case n < 61:
+		g.attach()
+	case n < 70:
+		g.claim()
+	case n < 72:
+		g.release()
+	case n < 75:
+		g.detach()
+	case n < 81:
+		g.giveBack()
+	case n < 84:
+		g.now += g.chance.Int64N(50)
+		g.say("time %d", g.now)
+	case n < 92:
+		g.next(1 + g.chance.IntN(5))
+	default:
+		g.drain()
+	}
+}
+
+func (g *game) say(format string, args ...any) { g.log = append(g.log, fmt.Sprintf(format, args...)) }
+
+func (g *game) number() ledger.Number { return ledger.Number(1 + g.chance.IntN(gameSubscriptions)) }
+
+// some returns one of the deliveries that are owed, and those that pass keep.
+func (g *game) some(keep func(ledger.Delivery, *modelDelivery) bool) (ledger.Delivery, bool) {
+	var all []ledger.Delivery
+	for delivery, m := range g.owed {
+		if keep(delivery, m) {
+			all = append(all, delivery)
+		}
+	}
+	if len(all) == 0 {
+		return ledger.Delivery{}, false
+	}
+	slices.SortFunc(all, compare)
+	return all[g.chance.IntN(len(all))], true
+}
+
+func (g *game) anySession() *modelSession {
+	ids := slices.Sorted(maps.Keys(g.sessions))
+	if len(ids) == 0 {
+		return nil
+	}
+	return g.sessions[ids[g.chance.IntN(len(ids))]]
+}
+
+func (g *game) slotOf(number ledger.Number) *modelSlot { return &g.slots[number%gameSlots] }
+
+func (g *game) put() {
+	number := g.number()
+	g.say("put %d", number)
+	g.d.Put(number)
+	if _, known := g.windows[number]; !known {
+		g.windows[number] = WindowStart
+	}
+}
+
+func (g *game) remove() {
+	number := g.number()
+	g.say("delete %d", number)
+	g.d.Delete(number)
+	delete(g.windows, number)
+	maps.DeleteFunc(g.owed, func(d ledger.Delivery, _ *modelDelivery) bool { return d.Subscription == number })
+}
+
+// owe is something new.
+func (g *game) owe() {
+	g.sequence++
+	delivery := ledger.Delivery{Subscription: g.number(), Position: ledger.Position{Sequence: g.sequence, Index: g.chance.Uint32N(2)}}
+	due := g.now + g.chance.Int64N(60) - 40
+	g.say("owe %v due %d", delivery, due)
+	g.d.Owe(delivery, 0, due)
+	if _, known := g.windows[delivery.Subscription]; known {
+		g.owed[delivery] = &modelDelivery{due: due}
+	}
+}
+
+// again is an attempt that failed, of something in hand or of something that
+// was taken from whoever reports it.
+func (g *game) again() {
+	delivery, ok := g.some(func(ledger.Delivery, *modelDelivery) bool { return true })
+	if !ok {
+		return
+	}
+	m := g.owed[delivery]
+	m.attempts, m.due, m.holder, m.bytes = m.attempts+1, g.now+g.chance.Int64N(100), nil, 0
+	g.say("owe %v again due %d", delivery, m.due)
+	g.d.Owe(delivery, m.attempts, m.due)
+}
+
+func (g *game) end() {
+	delivery, ok := g.some(func(ledger.Delivery, *modelDelivery) bool { return true })
+	if !ok || g.chance.IntN(10) == 0 {
+		delivery = ledger.Delivery{Subscription: g.number(), Position: ledger.Position{Sequence: 1 << 40}}
+	}
+	g.say("end %v", delivery)
+	g.d.End(delivery)
+	delete(g.owed, delivery)
+}
+
+func (g *game) judge() {
+	number := g.number()
+	window, known := g.windows[number]
+	if g.chance.IntN(2) == 0 {
+		g.say("succeeded %d", number)
+		g.d.Succeeded(number)
+		window = min(window+1, WindowMax)
+	} else {
+		g.say("failed %d", number)
+		g.d.Failed(number)
+		window = max(window/2, 1)
+	}
+	if known {
+		g.windows[number] = window
+	}
+}
+
+func (g *game) attach() {
+	g.lastID++
+	s := &modelSession{
+		id: g.lastID, attached: true,
+		worker: Worker{ID: fmt.Sprint("w", g.chance.IntN(gameWorkers)), Incarnation: fmt.Sprint(g.chance.IntN(2))},
+		count:  g.chance.Int64N(30), bytes: g.chance.Int64N(3000),
+	}
+	g.say("attach %d %v with %d, %d bytes", s.id, s.worker, s.count, s.bytes)
+	g.d.Attach(s.id, s.worker, NewCredit(uint32(s.count), uint64(s.bytes)))
+	g.sessions[s.id] = s
+}
+
+func (g *game) claim() {
+	s := g.anySession()
+	if s == nil {
+		return
+	}
+	number := g.chance.IntN(gameSlots+2) - 1
+	epoch := g.chance.Int64N(4)
+	valid := number >= 0 && number < gameSlots
+	if valid {
+		epoch += g.slots[number].epoch - 1
+	}
+	var inHand []ledger.Delivery
+	for range g.chance.IntN(6) {
+		if delivery, ok := g.some(func(d ledger.Delivery, _ *modelDelivery) bool {
+			return int(d.Subscription%gameSlots) == number || g.chance.IntN(8) == 0
+		}); ok {
+			inHand = append(inHand, delivery)
+		}
+	}
+	g.say("claim %d slot %d epoch %d with %v", s.id, number, epoch, inHand)
+	granted := g.d.Claim(s.id, number, epoch, inHand)
+	if want := s.attached && valid && epoch >= g.slots[number].epoch; granted != want {
+		g.fatalf("claim was granted: %t, want %t", granted, want)
+	}
+	if granted {
+		g.claimed(s, number, epoch, inHand)
+	}
+}
+
+// claimed is what doc.go says of a slot that changes hands.
+func (g *game) claimed(owner *modelSession, number int, epoch int64, inHand []ledger.Delivery) {
+	g.slots[number] = modelSlot{epoch, owner}
+	for delivery, m := range g.owed {
+		if g.slotOf(delivery.Subscription) != &g.slots[number] {
+			continue
+		}
+		declared := slices.Contains(inHand, delivery)
+		switch {
+		case m.holder == owner:
+		case m.holder != nil && declared && m.holder.worker == owner.worker:
+			m.holder, m.bytes = owner, 0
+		case m.holder != nil && m.holder.attached:
+		case declared:
+			m.holder, m.bytes = owner, 0
+		default:
+			m.holder, m.bytes = nil, 0
+		}
+	}
+}
+
+func (g *game) release() {
+	s := g.anySession()
+	if s == nil {
+		return
+	}
+	number := g.chance.IntN(gameSlots+2) - 1
+	g.say("release %d slot %d", s.id, number)
+	g.d.Release(s.id, number)
+	if number >= 0 && number < gameSlots && g.slots[number].owner == s {
+		g.slots[number].owner = nil
+	}
+}
+
+func (g *game) detach() {
+	s := g.anySession()
+	if s == nil {
+		return
+	}
+	g.say("detach %d", s.id)
+	g.d.Detach(s.id)
+	if !s.attached {
+		return
+	}
+	s.attached = false
+	for i := range g.slots {
+		if g.slots[i].owner == s {
+			g.slots[i].owner = nil
+		}
+	}
+	for delivery, m := range g.owed {
+		if m.holder == s && g.slotOf(delivery.Subscription).owner != nil {
+			m.holder, m.bytes = nil, 0
+		}
+	}
+}
+
+// giveBack is a delivery handed back, by who has it or by who has not.
+func (g *game) giveBack() {
+	s := g.anySession()
+	delivery, ok := g.some(func(_ ledger.Delivery, m *modelDelivery) bool { return m.holder != nil })
+	if s == nil || !ok {
+		return
+	}
+	if g.chance.IntN(4) > 0 {
+		s = g.owed[delivery].holder
+	}
+	g.say("return %d %v", s.id, delivery)
+	g.d.Return(s.id, delivery)
+	if m := g.owed[delivery]; m.holder == s && s.attached {
+		m.holder, m.bytes = nil, 0
+	}
+}
+
+// next takes some sends, and charges them.
+func (g *game) next(most int) int {
+	g.say("next %d, %d at the most", g.now, most)
+	sends := g.d.Next(g.now, most)
+	if len(sends) > most {
+		g.fatalf("%d sends, at the most %d were asked for", len(sends), most)
+	}
+	served := make(map[ledger.Number]bool)
+	for _, send := range sends {
+		g.say("  sends %v", send)
+		if served[send.Subscription] {
+			g.fatalf("subscription %d was served twice", send.Subscription)
+		}
+		served[send.Subscription] = true
+		g.check(send)
+		g.owed[send.Delivery].holder = g.sessions[send.Session]
+	}
+	for _, send := range sends {
+		bytes := g.chance.IntN(300)
+		g.d.Charge(send, bytes)
+		g.owed[send.Delivery].bytes += bytes
+	}
+	return len(sends)
+}
+
+// check says whether a send is allowed, and the right one.
+func (g *game) check(send Send) {
+	m, s := g.owed[send.Delivery], g.sessions[send.Session]
+	switch {
+	case m == nil:
+		g.fatalf("%v is not owed", send)
+	case m.holder != nil:
+		g.fatalf("%v is in the hands of session %d", send, m.holder.id)
+	case m.due > g.now:
+		g.fatalf("%v is due at %d, it is %d", send, m.due, g.now)
+	case g.slotOf(send.Subscription).owner != s:
+		g.fatalf("%v: the session does not own the slot", send)
+	case !g.open(s):
+		g.fatalf("%v: the session has no credit", send)
+	case g.held(send.Subscription) >= g.windows[send.Subscription]:
+		g.fatalf("%v: the window is full", send)
+	case send.Attempt != m.attempts+1:
+		g.fatalf("%v: %d attempts were made", send, m.attempts)
+	case send.Delivery != g.first(send.Subscription):
+		g.fatalf("%v: %v waits before it", send, g.first(send.Subscription))
+	}
+}
+
+// first returns what a subscription has waiting that is due first.
+func (g *game) first(number ledger.Number) ledger.Delivery {
+	var waiting []ledger.Delivery
+	for delivery, m := range g.owed {
+		if delivery.Subscription == number && m.holder == nil {
+			waiting = append(waiting, delivery)
+		}
+	}
+	return slices.MinFunc(waiting, func(a, b ledger.Delivery) int {
+		return cmp.Or(cmp.Compare(g.owed[a].due, g.owed[b].due), a.Position.Compare(b.Position))
+	})
+}
+
+func (g *game) held(number ledger.Number) int {
+	n := 0
+	for delivery, m := range g.owed {
+		if delivery.Subscription == number && m.holder != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// left returns what is left of a session's credit.
+func (g *game) left(s *modelSession) (count, bytes int64) {
+	count, bytes = s.count, s.bytes
+	for _, m := range g.owed {
+		if m.holder == s {
+			count, bytes = count-1, bytes-int64(m.bytes)
+		}
+	}
+	return count, bytes
+}
+
+func (g *game) open(s *modelSession) bool {
+	count, bytes := g.left(s)
+	return s != nil && s.attached && count > 0 && bytes > 0
+}
+
+// drain takes sends until there are none; then nothing that could be sent may
+// be left, and the machine wakes no later than something could be.
+func (g *game) drain() {
+	for g.next(100) > 0 {
+		g.compare()
+	}
+	at, ok := g.d.Wake()
+	if ok && at <= g.now {
+		g.fatalf("it would wake at %d, it is %d", at, g.now)
+	}
+	for delivery, m := range g.owed {
+		owner := g.slotOf(delivery.Subscription).owner
+		room := g.held(delivery.Subscription) < g.windows[delivery.Subscription]
+		if m.holder != nil || owner == nil || !g.open(owner) || !room {
+			continue
+		}
+		if m.due <= g.now {
+			g.fatalf("%v is due, and was not sent", delivery)
+		}
+		if !ok || at > m.due {
+			g.fatalf("%v is due at %d, and it wakes at %d (%t)", delivery, m.due, at, ok)
+		}
+	}
+}
+
+// compare compares everything that the machine and the model have in common.
+func (g *game) compare() {
+	held := 0
+	for delivery, m := range g.owed {
+		var holders []SessionID
+		for id := range g.sessions {
+			if g.d.Holds(id, delivery) {
+				holders = append(holders, id)
+			}
+		}
+		var want []SessionID
+		if m.holder != nil {
+			held++
+			if m.holder.attached {
+				want = []SessionID{m.holder.id}
+			}
+		}
+		if !slices.Equal(holders, want) {
+			g.fatalf("%v is in the hands of %v, want %v", delivery, holders, want)
+		}
+	}
+	if got := g.d.InHand(); got != held {
+		g.fatalf("%d deliveries are in hands, want %d", got, held)
+	}
+	for id, s := range g.sessions {
+		if !s.attached {
+			continue
+		}
+		count, bytes := g.left(s)
+		if got, want := g.d.sessions[id].credit, (Credit{count, bytes}); got != want {
+			g.fatalf("session %d has %+v left, want %+v", id, got, want)
+		}
+	}
+	g.compareSlots()
+	g.compareSubscriptions()
+}
+
+func (g *game) compareSlots() {
+	for i, slot := range g.slots {
+		want := SlotState{Epoch: slot.epoch}
+		if slot.owner != nil {
+			want.Worker = slot.owner.worker.ID
+		}
+		for number := range g.windows {
+			if g.slotOf(number) == &g.slots[i] {
+				want.Subscriptions++
+				want.InHand += g.held(number)
+			}
+		}
+		if got := g.d.Slot(i); got != want {
+			g.fatalf("slot %d is %+v, want %+v", i, got, want)
+		}
+	}
+}
+
+// compareSubscriptions looks inside: each delivery is in one place, once, and
+// what the machine keeps for its turns is bounded by the subscriptions.
+func (g *game) compareSubscriptions() {
+	for number, s := range g.d.subscriptions {
+		window, known := g.windows[number]
+		if !known || s.window != window {
+			g.fatalf("subscription %d has the window %d, want %d (%t)", number, s.window, window, known)
+		}
+		places := make(map[ledger.Position]int)
+		for _, it := range s.waiting.items {
+			places[it.position]++
+			m := g.owed[ledger.Delivery{Subscription: number, Position: it.position}]
+			if m == nil || m.due != it.due || m.attempts != it.attempts {
+				g.fatalf("subscription %d has %+v waiting, want %+v", number, it, m)
+			}
+		}
+		for position := range s.hands {
+			places[position]++
+		}
+		for delivery := range g.owed {
+			if n := places[delivery.Position]; delivery.Subscription == number && n != 1 {
+				g.fatalf("%v is in %d places", delivery, n)
+			}
+			delete(places, delivery.Position)
+		}
+		if len(places) > 0 {
+			g.fatalf("subscription %d has more than it is owed: %v", number, places)
+		}
+	}
+	if got, want := len(g.d.subscriptions), len(g.windows); got != want {
+		g.fatalf("%d subscriptions are known, want %d", got, want)
+	}
+	if n := len(g.d.timers.items); n > len(g.d.subscriptions) {
+		g.fatalf("%d timers for %d subscriptions", n, len(g.d.subscriptions))
+	}
+	for i, slot := range g.d.slots {
+		ring := make(map[*subscription]bool)
+		for _, s := range slot.ready {
+			if ring[s] {
+				g.fatalf("subscription %d stands twice in the ring of slot %d", s.number, i)
+			}
+			ring[s] = true
+		}
+	}
+}

@@ -1,0 +1,246 @@
+package sim_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/fanfare-dev/fanfare/internal/eventlog"
+	"github.com/fanfare-dev/fanfare/internal/sim"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+)
+
+func TestFailover(t *testing.T) {
+	ends := map[string]func(*testing.T, *sim.Coordinator){
+		"killed":            func(_ *testing.T, leads *sim.Coordinator) { leads.Kill() },
+		"paused":            func(_ *testing.T, leads *sim.Coordinator) { leads.Pause() },
+		"without its store": func(_ *testing.T, leads *sim.Coordinator) { leads.LoseStore() },
+		"stopped": func(t *testing.T, leads *sim.Coordinator) {
+			if err := leads.Stop(); err != nil {
+				t.Error(err)
+			}
+		},
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const events = 300
+				c := sim.New(t, sim.Config{Coordinators: 2, Workers: 2})
+				e := c.Endpoint("one")
+				e.Behave(sim.Slow(150 * time.Millisecond))
+				a := c.Client.Subscribe(e, nil)
+				c.Client.PublishMany(events, "e", "order.created")
+				sim.Pass(time.Second)
+				leads, other := leader(t, c)
+
+				end(t, leads)
+				if name == "killed" {
+					if _, err := c.Client.TryPublish(sim.Event("during", "order.created")); status.Code(err) != codes.Unavailable {
+						t.Errorf("publishing while nobody leads: %v, want UNAVAILABLE", err)
+					}
+				}
+				c.Await("the other leads", time.Minute, func() bool {
+					_, err := c.Client.TryPublishTo(other, sim.Event("e0", "order.created"))
+					return err == nil
+				})
+				for i := range events {
+					results, err := c.Client.TryPublishTo(other, sim.Event(fmt.Sprintf("e%d", i), "order.created"))
+					if err != nil || !results[0].GetDuplicate() {
+						t.Fatalf("publishing e%d again: %v, %v, want a duplicate", i, results, err)
+					}
+				}
+				c.Client.PublishMany(events+50, "e", "order.created")
+				if name == "paused" {
+					leads.Resume()
+				}
+				c.AwaitSettled(sim.Patience)
+				checkEvents(t, c, "e", events+50)
+				checkDelivered(t, c, e, a, events+50)
+				checkOnce(t, e)
+			})
+		})
+	}
+}
+
+// A leader that has lost its lease without knowing is kept from writing by
+// the fence: what is published to it is not acknowledged.
+func TestFencedLeaderCannotAppend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := sim.New(t, sim.Config{Coordinators: 2})
+		e := c.Endpoint("one")
+		a := c.Client.Subscribe(e, nil)
+		c.Client.Publish(sim.Event("e0", "order.created"))
+		leads, other := leader(t, c)
+		before, err := c.Client.Describe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		leads.LoseStore()
+		c.Await("the other leads", time.Minute, func() bool {
+			_, err := c.Client.TryPublishTo(other, sim.Event("e1", "order.created"))
+			return err == nil
+		})
+		if _, err := c.Client.TryPublishTo(leads, sim.Event("lost", "order.created")); status.Code(err) != codes.Unavailable {
+			t.Errorf("publishing to the fenced leader: %v, want UNAVAILABLE", err)
+		}
+		leads.FindStore()
+		sim.Pass(time.Minute)
+		now, err := c.Client.Describe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := now.GetPartitions()[0].GetEpoch(), before.GetPartitions()[0].GetEpoch()+1; got != want {
+			t.Errorf("the epoch is %d, want %d: one takeover", got, want)
+		}
+		c.Client.Publish(sim.Event("e2", "order.created"))
+		c.AwaitSettled(time.Minute)
+		checkEvents(t, c, "e", 3)
+		checkDelivered(t, c, e, a, 3)
+		checkOnce(t, e)
+	})
+}
+
+// An append that was not answered is settled by reading it back: the event is
+// there once, and its publisher is told so.
+func TestAppendsWithoutAnAnswer(t *testing.T) {
+	faults := map[string]eventlog.Fault{
+		"fails":              eventlog.FailAppend,
+		"fails but persists": eventlog.FailButPersist,
+		"request lost":       eventlog.LoseRequest,
+		"reply lost":         eventlog.LoseReply,
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := sim.New(t, sim.Config{})
+				e := c.Endpoint("one")
+				a := c.Client.Subscribe(e, nil)
+				for i := range 5 {
+					c.Coordinators[0].Log().FailNext(0, fault)
+					results, err := c.Client.TryPublish(sim.Event(fmt.Sprintf("e%d", i), "order.created"))
+					if err != nil || results[0].GetDuplicate() {
+						t.Fatalf("publishing e%d: %v, %v, want it acknowledged as new", i, results, err)
+					}
+					c.Coordinators[0].Log().FailNext(0, fault) // for the outcome
+					sim.Pass(30 * time.Second)
+				}
+				c.AwaitSettled(time.Minute)
+				checkEvents(t, c, "e", 5)
+				checkDelivered(t, c, e, a, 5)
+				checkOnce(t, e)
+			})
+		})
+	}
+}
+
+// With what is left outcomes and snapshots are still written; events are
+// refused, and taken again as soon as there is space.
+func TestNoSpaceForEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := sim.New(t, sim.Config{})
+		e := c.Endpoint("one")
+		e.Behave(sim.Slow(2 * time.Second))
+		a := c.Client.Subscribe(e, nil)
+		c.Client.PublishMany(20, "e", "order.created")
+		c.Coordinators[0].RefuseEvents(true)
+		for range 3 {
+			if _, err := c.Client.TryPublish(sim.Event("refused", "order.created")); status.Code(err) != codes.ResourceExhausted {
+				t.Errorf("publishing without space: %v, want RESOURCE_EXHAUSTED", err)
+			}
+			sim.Pass(700 * time.Millisecond)
+		}
+		c.AwaitSettled(time.Minute) // so outcomes are written
+		c.Coordinators[0].RefuseEvents(false)
+		sim.Pass(2 * time.Second)
+		if _, err := c.Client.TryPublish(sim.Event("e20", "order.created")); err != nil {
+			t.Errorf("publishing with space again: %v", err)
+		}
+		c.AwaitSettled(time.Minute)
+		checkEvents(t, c, "e", 21)
+		checkDelivered(t, c, e, a, 21)
+		checkOnce(t, e)
+	})
+}
+
+// Without any space at all nothing moves, nothing spins, and nothing is lost.
+func TestNoSpaceAtAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := sim.New(t, sim.Config{})
+		e := c.Endpoint("one")
+		e.Behave(sim.Slow(2 * time.Second))
+		a := c.Client.Subscribe(e, nil)
+		c.Client.PublishMany(20, "e", "order.created")
+		c.Coordinators[0].Log().RefuseForSpace(true)
+		for range 3 {
+			if _, err := c.Client.TryPublish(sim.Event("refused", "order.created")); status.Code(err) != codes.ResourceExhausted {
+				t.Errorf("publishing without space: %v, want RESOURCE_EXHAUSTED", err)
+			}
+			sim.Pass(10 * time.Second)
+		}
+		c.Coordinators[0].Log().RefuseForSpace(false)
+		sim.Pass(2 * time.Second)
+		if _, err := c.Client.TryPublish(sim.Event("e20", "order.created")); err != nil {
+			t.Errorf("publishing with space again: %v", err)
+		}
+		c.AwaitSettled(time.Minute)
+		checkEvents(t, c, "e", 21)
+		checkDelivered(t, c, e, a, 21)
+		checkOnce(t, e)
+	})
+}
+
+// The history goes on exactly where it stood, wherever a coordinator dies.
+func TestHistoryOverRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rounds, each = 12, 40
+		c := sim.New(t, sim.Config{Workers: 2})
+		e := c.Endpoint("one")
+		e.Behave(sim.FailFirst(1))
+		a := c.Client.Subscribe(e, nil, 2*time.Second, 2*time.Second, 2*time.Second)
+		for round := range rounds {
+			c.Client.PublishMany((round+1)*each, "e", "order.created")
+			sim.Pass(time.Duration(round*37) * time.Millisecond)
+			c.Coordinators[0].Restart()
+		}
+		c.AwaitSettled(sim.Patience)
+		checkEvents(t, c, "e", rounds*each)
+		checkDelivered(t, c, e, a, rounds*each)
+		for _, d := range c.Client.Deliveries(a) {
+			attempts := c.Client.Attempts(d)
+			if len(attempts) != 2 || attempts[0].GetStatusCode() != http.StatusServiceUnavailable ||
+				attempts[1].GetStatusCode() != http.StatusOK || d.GetAttemptCount() != 2 {
+				t.Errorf("attempts of %s are %v, want 503 and 200", d.GetName(), attempts)
+			}
+		}
+	})
+}
+
+// A history that was behind when its coordinator died is caught up by the
+// next one, also when a snapshot lies between.
+func TestHistoryCatchesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := sim.New(t, sim.Config{})
+		e := c.Endpoint("one")
+		a := c.Client.Subscribe(e, nil)
+		for i := range 5 {
+			c.Client.PublishMany((i+1)*50, "e", "order.created")
+			sim.Pass(2 * time.Minute) // snapshots lie a minute apart
+		}
+		c.Coordinators[0].LoseHistory()
+		c.Client.PublishMany(400, "e", "order.created")
+		sim.Pass(5 * time.Minute)
+		c.Coordinators[0].Restart()
+		c.AwaitSettled(sim.Patience)
+		checkEvents(t, c, "e", 400)
+		checkDelivered(t, c, e, a, 400)
+		checkOnce(t, e)
+		if n := states(c.Client.Deliveries(nil))[fanfarev1.Delivery_PENDING]; n > 0 {
+			t.Errorf("%d deliveries are pending", n)
+		}
+	})
+}
