@@ -72,13 +72,14 @@ type Coordinator struct {
 	config Config
 	logger *slog.Logger
 	api    *serve.Server
-	ready  chan struct{} // closed once it has led, or seen led, every partition
+	ready  chan struct{} // closed once every partition is settled
 	once   sync.Once     // guards the closing of ready
 	view   view
 
-	mu      sync.Mutex
-	leaders map[int]*lead.Leader // guarded by mu; those that run here
-	halted  map[int]error        // guarded by mu; why a partition cannot be led here
+	mu       sync.Mutex
+	leaders  map[int]*lead.Leader // guarded by mu; those that run here
+	troubles map[int]error        // guarded by mu; why a partition cannot be led here
+	settled  map[int]bool         // guarded by mu; partitions that were led here, or halted
 }
 
 // New returns a coordinator that does not run yet.
@@ -87,11 +88,12 @@ func New(config Config) *Coordinator {
 	config.Slots = cmp.Or(config.Slots, lead.DefaultSlots)
 	config.StopTimeout = cmp.Or(config.StopTimeout, DefaultStopTimeout)
 	c := &Coordinator{
-		config:  config,
-		logger:  config.Logger,
-		ready:   make(chan struct{}),
-		leaders: make(map[int]*lead.Leader),
-		halted:  make(map[int]error),
+		config:   config,
+		logger:   config.Logger,
+		ready:    make(chan struct{}),
+		leaders:  make(map[int]*lead.Leader),
+		troubles: make(map[int]error),
+		settled:  make(map[int]bool),
 	}
 	c.api = serve.New(serve.Config{
 		Directory: c, History: config.History, URLs: config.URLs, Secrets: config.Secrets, Logger: config.Logger,
@@ -99,40 +101,68 @@ func New(config Config) *Coordinator {
 	return c
 }
 
-// Ready is closed once every partition has had a leader.
+// Ready is closed once every partition has had a leader here, or was found to
+// be halted: see HaltedPartitions.
 func (c *Coordinator) Ready() <-chan struct{} { return c.ready }
 
 // Run serves until ctx ends, which is no error. It may be called once.
 func (c *Coordinator) Run(ctx context.Context) error {
+	stopMeasuring, err := c.measure()
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.serve(ctx) })
 	group.Go(func() error {
 		return cluster.Live(ctx, c.config.Cluster, c.config.Member, c.live)
 	})
-	err := group.Wait()
+	err = group.Wait()
 	if errors.Is(err, context.Canceled) {
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, stopMeasuring())
 }
 
 // live is one life as a member of the cluster.
-func (c *Coordinator) live(ctx context.Context, member *cluster.Member) error {
-	shape := cluster.Shape{Partitions: c.config.Partitions, Slots: c.config.Slots}
-	if err := cluster.EnsureShape(ctx, c.config.Cluster, shape); err != nil {
+func (c *Coordinator) live(life context.Context, member *cluster.Member) error {
+	if err := c.ensureShape(life); err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := errgroup.WithContext(life)
 	group.Go(func() error { return c.view.follow(ctx, c.config.Cluster) })
 	group.Go(func() error { return c.assign(ctx, member) })
 	for partition := range c.config.Partitions {
 		group.Go(func() error { return c.hold(ctx, member, partition) })
 	}
 	err := group.Wait()
+	if errors.Is(err, cluster.ErrLeaseGone) {
+		// The store told somebody else first. The member hears it when it
+		// renews, which ends this life and begins the next.
+		<-life.Done()
+		return nil
+	}
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
+}
+
+// ensureShape compares the cluster's shape with the configured one, when the
+// store can be reached: until then nothing else can be done either.
+func (c *Coordinator) ensureShape(ctx context.Context) error {
+	shape := cluster.Shape{Partitions: c.config.Partitions, Slots: c.config.Slots}
+	for {
+		err := cluster.EnsureShape(ctx, c.config.Cluster, shape)
+		if _, differs := errors.AsType[*cluster.ShapeError](err); err == nil || differs {
+			return err
+		}
+		c.logger.Warn("reading the cluster's shape", "error", err, "again_in", holdRetry)
+		select {
+		case <-time.After(holdRetry):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // serve runs the servers until ctx ends.
@@ -220,16 +250,16 @@ func (c *Coordinator) Leader(partition int) (*lead.Leader, error) {
 		return nil, status.Errorf(codes.InvalidArgument, "partition %d does not exist; there are %d", partition, c.config.Partitions)
 	}
 	c.mu.Lock()
-	leader, halted := c.leaders[partition], c.halted[partition]
+	leader, trouble := c.leaders[partition], c.troubles[partition]
 	c.mu.Unlock()
 	if leader != nil {
 		return leader, nil
 	}
-	if halted != nil {
-		return nil, status.Errorf(codes.Unavailable, "partition %d is halted: %v", partition, halted)
-	}
-	if ready, ok := c.view.ready(partition); ok {
+	if ready, ok := c.view.ready(partition); ok && ready.Coordinator != c.config.Member.Info.ID {
 		return nil, status.Errorf(codes.Unavailable, "partition %d is led by %s at %s", partition, ready.Coordinator, ready.Address)
+	}
+	if trouble != nil {
+		return nil, status.Error(codes.Unavailable, trouble.Error())
 	}
 	return nil, status.Errorf(codes.Unavailable, "partition %d has no leader just now; try again", partition)
 }
@@ -241,8 +271,8 @@ func (c *Coordinator) Describe(context.Context) (*fanfarev1.Cluster, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for partition := range c.config.Partitions {
-		if err := c.halted[partition]; err != nil {
-			described.Problems = append(described.Problems, fmt.Sprintf("partition %d is halted: %v", partition, err))
+		if trouble := c.troubles[partition]; trouble != nil && !c.ledElsewhere(partition) {
+			described.Problems = append(described.Problems, trouble.Error())
 		}
 	}
 	return described, nil

@@ -35,10 +35,8 @@ func (c *Coordinator) hold(ctx context.Context, member *cluster.Member, partitio
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		c.setHalted(partition, err)
-		c.logger.Error("no longer leading", "partition", partition, "error", err, "again_in", holdRetry)
 		select {
-		case <-time.After(holdRetry):
+		case <-time.After(c.ended(partition, err)):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -65,6 +63,7 @@ func (c *Coordinator) lead(ctx context.Context, member *cluster.Member, partitio
 		Coordinator: string(member.ID()),
 		Log:         log,
 		History:     c.config.History,
+		Marks:       marks{c.config.Cluster},
 		Secrets:     c.config.Secrets,
 		Logger:      c.logger,
 		Meter:       c.config.Meter,
@@ -147,20 +146,6 @@ func (c *Coordinator) setLeader(partition int, leader *lead.Leader) {
 		return
 	}
 	c.leaders[partition] = leader
-	delete(c.halted, partition)
-	if len(c.leaders) == c.config.Partitions {
-		c.once.Do(func() { close(c.ready) })
-	}
-}
-
-// setHalted remembers why a partition cannot be led here. Having been fenced
-// is no reason: somebody else leads it.
-func (c *Coordinator) setHalted(partition int, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err == nil || errors.Is(err, lead.ErrFenced) {
-		delete(c.halted, partition)
-		return
-	}
-	c.halted[partition] = err
+	c.troubles[partition] = nil
+	c.settle(partition)
 }

@@ -160,7 +160,7 @@ func (a *attempter) judge(d *delivery, t *target, met *answer, begin, end time.T
 	}
 	o.ErrorClass = string(met.class)
 	o.Error = errorText(met)
-	wait, more := nextWait(t.schedule, d.attempt, met.retryAfter, a.jitter)
+	wait, more := nextWait(t.schedule, d.step, met.retryAfter, a.jitter)
 	if !more || met.status == http.StatusGone {
 		o.Kind = linkv1.Outcome_DEAD
 		return o

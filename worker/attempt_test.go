@@ -56,7 +56,7 @@ func testEndpoint(number uint64, url string) *linkv1.Endpoint {
 
 func testDelivery(t *testing.T, attempt uint32) *delivery {
 	t.Helper()
-	return &delivery{ref: ref{3, 4, 5}, attempt: attempt, message: newMessage(dispatchOf(t, fullEvent()))}
+	return &delivery{ref: ref{3, 4, 5}, attempt: attempt, step: attempt, message: newMessage(dispatchOf(t, fullEvent()))}
 }
 
 func TestAttemptRequest(t *testing.T) {

@@ -19,7 +19,8 @@ const noSlot = -1
 type delivery struct {
 	ref
 	agent   *agent // whose hand it is in
-	attempt uint32 // the one to make
+	attempt uint32 // number of the one to make
+	step    uint32 // of the schedule, that it is
 	slot    int32
 	message *message // nil once it has ended
 	load    *load

@@ -353,7 +353,7 @@ func (a *agent) dispatch(d *linkv1.Dispatch) error {
 			return fmt.Errorf("leader has sent over %d deliveries, the credit is %d",
 				len(a.hand.deliveries), a.link.creditCount)
 		}
-		a.take(&delivery{ref: r, agent: a, attempt: target.GetAttempt(), slot: noSlot, message: m, load: l})
+		a.take(&delivery{ref: r, agent: a, attempt: target.GetAttempt(), step: target.GetStep(), slot: noSlot, message: m, load: l})
 	}
 	a.launcher.poke()
 	return nil

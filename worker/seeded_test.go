@@ -126,7 +126,7 @@ func (s *seeded) fold(peer *peer, o *linkv1.Outcome) {
 
 func (s *seeded) dispatch(peer *peer, sequence uint64) {
 	d := pingDispatch(s.t, sequence)
-	d.Targets = []*linkv1.Target{{Subscription: 1, Attempt: s.owed[sequence]}}
+	d.Targets = []*linkv1.Target{{Subscription: 1, Attempt: s.owed[sequence], Step: s.owed[sequence]}}
 	peer.send(&linkv1.AttachResponse{Message: &linkv1.AttachResponse_Dispatch{Dispatch: d}})
 }
 

@@ -458,7 +458,7 @@ func (p *peer) dispatch(sequence uint64, subscriptions ...uint64) {
 	p.t.Helper()
 	d := pingDispatch(p.t, sequence)
 	for _, subscription := range subscriptions {
-		d.Targets = append(d.Targets, &linkv1.Target{Subscription: subscription, Attempt: 1})
+		d.Targets = append(d.Targets, &linkv1.Target{Subscription: subscription, Attempt: 1, Step: 1})
 	}
 	p.send(&linkv1.AttachResponse{Message: &linkv1.AttachResponse_Dispatch{Dispatch: d}})
 }

@@ -32,6 +32,7 @@ func TestScripts(t *testing.T) {
 			"received": showRequest,
 			"watching": awaitWatch,
 			"endwatch": endWatches,
+			"looking":  awaitLook,
 
 			"exit-code": checkExitCode,
 		},
@@ -96,11 +97,25 @@ func awaitWatch(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: watching")
 	}
+	await(ts, "opened a watch", fakeOf(ts).opened)
+}
+
+// awaitLook waits until somebody has looked how far a replay is:
+//
+//	looking
+func awaitLook(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: looking")
+	}
+	await(ts, "looked at a replay", fakeOf(ts).looked)
+}
+
+func await(ts *testscript.TestScript, what string, done <-chan struct{}) {
 	const patience = 20 * time.Second
 	select {
-	case <-fakeOf(ts).opened:
+	case <-done:
 	case <-time.After(patience):
-		ts.Fatalf("nobody opened a watch within %s", patience)
+		ts.Fatalf("nobody %s within %s", what, patience)
 	}
 }
 

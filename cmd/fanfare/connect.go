@@ -159,6 +159,21 @@ func (c *client) resourceName(collection, id string) (string, error) {
 	return id, nil
 }
 
+// each does something to resources of a collection, given by id or full name,
+// one after the other. The first error ends it.
+func (c *client) each(collection string, ids []string, do func(name string) error) error {
+	for _, id := range ids {
+		name, err := c.resourceName(collection, id)
+		if err != nil {
+			return err
+		}
+		if err := do(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (c *client) events() fanfarev1.EventServiceClient {
 	return fanfarev1.NewEventServiceClient(c.conn)
 }

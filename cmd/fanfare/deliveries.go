@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,14 +13,16 @@ import (
 
 const deliveriesLong = `A delivery is one event owed to one subscription. It is pending until it ends,
 exactly once: delivered, dead (given up), expired (retention ended), or cancelled
-(the subscription was deleted). An ID is the last part of its name (dlv_…) or the
-whole name.`
+(the subscription was deleted, or resumed from now on). One that ended without
+success can be made owed again: by 'fanfare deliveries retry', and many by
+'fanfare replay'. An ID is the last part of its name (dlv_…) or the whole name.`
 
 func deliveriesCommand(s *settings) *cobra.Command {
 	cmd := newGroup("deliveries", "See what became of every event at every endpoint", deliveriesLong,
 		listDeliveriesCommand(s),
 		getDeliveryCommand(s),
 		listAttemptsCommand(s),
+		retryDeliveriesCommand(s),
 	)
 	cmd.Aliases = []string{"delivery"}
 	return cmd
@@ -53,6 +56,7 @@ func listDeliveriesCommand(s *settings) *cobra.Command {
 		Long:  "List deliveries, newest event first. All filters that are given must hold.",
 		Example: `  fanfare deliveries list --state pending
   fanfare deliveries list --subscription sub_1f4 --state dead --since 24h
+  fanfare deliveries list --state expired --all
   fanfare deliveries list --event evt_01k9zq7h3d8vj1m4w0e5t6y7u8 -o json`,
 		Args: noArgs,
 		RunE: s.run(func(ctx context.Context, c *client, _ []string) error {
@@ -119,6 +123,28 @@ there in full.`,
 	}
 	pages.register(cmd)
 	return cmd
+}
+
+func retryDeliveriesCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:   "retry ID…",
+		Short: "Make deliveries owed again that ended without success",
+		Long: `Make deliveries owed again that are dead, expired or cancelled, one after the
+other; the first that fails ends it. They are due at once and follow a new
+schedule. One that is pending or delivered is refused, and so is one whose event
+the log no longer holds. For many at once there is 'fanfare replay'.`,
+		Example: "  fanfare deliveries retry dlv_0-2s-0-1f4 dlv_0-2t-0-1f4",
+		Args:    someArgs("delivery"),
+		RunE: s.run(func(ctx context.Context, c *client, args []string) error {
+			return c.each("deliveries", args, func(name string) error {
+				delivery, err := c.deliveries().RetryDelivery(ctx, &fanfarev1.RetryDeliveryRequest{Name: name})
+				if err != nil {
+					return fmt.Errorf("retrying %s: %w", lastPart(name), err)
+				}
+				return c.printLine(delivery, text("retrying "+lastPart(name)+"\n"))
+			})
+		}),
+	}
 }
 
 func deliveryTable(page *fanfarev1.ListDeliveriesResponse) table {

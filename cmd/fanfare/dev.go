@@ -162,6 +162,9 @@ func runDev(cmd *cobra.Command, config devConfig) (err error) {
 	return parts.run(ctx, func(ctx context.Context) error {
 		logger.Info("ready", "grpc", parts.grpcAddress, "http", "http://"+parts.httpAddress,
 			"data_dir", config.dataDir, "workers", config.workers)
+		if halted := parts.coordinator.HaltedPartitions(); len(halted) > 0 {
+			logger.Warn("not for every tenant: some partitions are halted, for the reasons above", "partitions", halted)
+		}
 		if config.demo {
 			return runDemo(ctx, cmd.OutOrStdout(), logger, parts.grpcAddress, parts.httpAddress)
 		}

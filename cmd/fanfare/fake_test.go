@@ -29,8 +29,8 @@ const fakeSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 // fake answers as a cluster would, from memory: enough for the client's tests
 // and no more. Its ids and its clock are the same in every run. An event is
-// delivered at once, but to URLs with `flaky` (a retry is due) or `dead` (given
-// up).
+// delivered at once, but to URLs with `flaky` (a retry is due), `dead` (given
+// up) or `late` (expired). A replay makes one delivery owed at each look at it.
 type fake struct {
 	fanfarev1.UnimplementedEventServiceServer
 	fanfarev1.UnimplementedSubscriptionServiceServer
@@ -39,6 +39,7 @@ type fake struct {
 	fanfarev1.UnimplementedClusterServiceServer
 
 	opened chan struct{} // receives one for each watch; roomier than any test needs
+	looked chan struct{} // receives one for each look at a replay, if there is room
 
 	mu            sync.Mutex // guards all below
 	ticks         int
@@ -47,6 +48,7 @@ type fake struct {
 	deliveries    []*fanfarev1.Delivery
 	attempts      map[string]*fanfarev1.Attempt // by delivery
 	tenants       map[string]*fanfarev1.Tenant
+	replays       []*fakeReplay // newest first
 	watchers      []chan watched
 	faults        map[string][]fault // by method
 	requests      map[string]proto.Message
@@ -68,6 +70,7 @@ func newFake() *fake {
 	const room = 16
 	f := &fake{
 		opened:   make(chan struct{}, room),
+		looked:   make(chan struct{}, room),
 		attempts: make(map[string]*fanfarev1.Attempt),
 		tenants:  make(map[string]*fanfarev1.Tenant),
 		faults:   make(map[string][]fault),
@@ -244,6 +247,9 @@ func (f *fake) deliver(parent string, e *fanfarev1.Event, s *fanfarev1.Subscript
 	case strings.Contains(s.GetUrl(), "dead"):
 		a.Result, a.StatusCode, a.ErrorClass, a.Error = fanfarev1.Attempt_DEAD, 0, "dns", "no such host"
 		d.State, d.EndTime = fanfarev1.Delivery_DEAD, f.now()
+	case strings.Contains(s.GetUrl(), "late"):
+		a.Result, a.StatusCode, a.ErrorClass = fanfarev1.Attempt_RETRY, 0, "timeout"
+		d.State, d.EndTime = fanfarev1.Delivery_EXPIRED, f.now()
 	default:
 		d.EndTime = f.now()
 	}
@@ -285,6 +291,7 @@ func (f *fake) CreateSubscription(_ context.Context, req *fanfarev1.CreateSubscr
 	s.Name = fmt.Sprintf("%s/subscriptions/sub_%d", req.GetParent(), len(f.subscriptions)+1)
 	s.CreateTime = f.now()
 	s.UpdateTime = s.GetCreateTime()
+	s.State = fanfarev1.Subscription_ACTIVE
 	s.Health = &fanfarev1.SubscriptionHealth{}
 	if s.PayloadMode == "" {
 		s.PayloadMode = "standard"
@@ -342,6 +349,128 @@ func (f *fake) DeleteSubscription(_ context.Context, req *fanfarev1.DeleteSubscr
 	}
 	f.subscriptions = slices.Delete(f.subscriptions, i, i+1)
 	return &emptypb.Empty{}, nil
+}
+
+// setState pauses or resumes; a pause opens the breaker, so that there is one.
+func (f *fake) setState(name string, state fanfarev1.Subscription_State, reason string) (*fanfarev1.Subscription, error) {
+	i, err := find(f.subscriptions, name)
+	if err != nil {
+		return nil, err
+	}
+	s := f.subscriptions[i]
+	s.State, s.StateReason, s.StateTime, s.Health = state, reason, nil, &fanfarev1.SubscriptionHealth{}
+	if state != fanfarev1.Subscription_ACTIVE {
+		s.StateTime = f.now()
+		s.Health = &fanfarev1.SubscriptionHealth{
+			OutstandingCount: 3, ConsecutiveFailures: 12, BreakerOpen: true, NextProbeTime: f.now(),
+		}
+	}
+	return s, nil
+}
+
+// PauseSubscription disables what has the description `bad`.
+func (f *fake) PauseSubscription(_ context.Context, req *fanfarev1.PauseSubscriptionRequest) (*fanfarev1.Subscription, error) {
+	i, err := find(f.subscriptions, req.GetName())
+	if err == nil && f.subscriptions[i].GetDescription() == "bad" {
+		return f.setState(req.GetName(), fanfarev1.Subscription_DISABLED, "the endpoint answered\n410 Gone")
+	}
+	return f.setState(req.GetName(), fanfarev1.Subscription_PAUSED, "paused")
+}
+
+func (f *fake) ResumeSubscription(_ context.Context, req *fanfarev1.ResumeSubscriptionRequest) (*fanfarev1.Subscription, error) {
+	return f.setState(req.GetName(), fanfarev1.Subscription_ACTIVE, "")
+}
+
+func (f *fake) RetryDelivery(_ context.Context, req *fanfarev1.RetryDeliveryRequest) (*fanfarev1.Delivery, error) {
+	i, err := find(f.deliveries, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	d := f.deliveries[i]
+	if d.GetState() == fanfarev1.Delivery_PENDING || d.GetState() == fanfarev1.Delivery_DELIVERED {
+		return nil, status.Errorf(codes.FailedPrecondition, "it is %s", d.GetState())
+	}
+	f.owe(d)
+	return d, nil
+}
+
+// owe makes a delivery owed again.
+func (f *fake) owe(d *fanfarev1.Delivery) {
+	d.State, d.NextAttemptTime, d.EndTime = fanfarev1.Delivery_PENDING, f.now(), nil
+}
+
+// fakeReplay is a replay with what it has still to make owed.
+type fakeReplay struct {
+	*fanfarev1.Replay
+
+	left []*fanfarev1.Delivery
+}
+
+// CreateReplay leaves events of type `lost` out.
+func (f *fake) CreateReplay(_ context.Context, req *fanfarev1.CreateReplayRequest) (*fanfarev1.Replay, error) {
+	r := &fakeReplay{Replay: proto.CloneOf(req.GetReplay())}
+	r.Name = fmt.Sprintf("%s/replays/rpl_%d", req.GetParent(), len(f.replays)+1)
+	r.State, r.CreateTime = fanfarev1.Replay_RUNNING, f.now()
+	if len(r.GetStates()) == 0 {
+		r.States = []fanfarev1.Delivery_State{fanfarev1.Delivery_DEAD, fanfarev1.Delivery_EXPIRED}
+	}
+	for _, d := range f.deliveries {
+		if !strings.HasSuffix(d.GetSubscription(), r.GetSubscription()) || !slices.Contains(r.GetStates(), d.GetState()) {
+			continue
+		}
+		r.MatchedCount++
+		if d.GetEventType() == "lost" {
+			r.SkippedCount++
+		} else {
+			r.left = append(r.left, d)
+		}
+	}
+	f.replays = slices.Insert(f.replays, 0, r)
+	return proto.CloneOf(r.Replay), nil
+}
+
+// GetReplay goes on with the replay, unless its patterns say `stuck`. It is
+// done at the look after its last delivery.
+func (f *fake) GetReplay(_ context.Context, req *fanfarev1.GetReplayRequest) (*fanfarev1.Replay, error) {
+	i, err := find(f.replays, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	r := f.replays[i]
+	switch {
+	case r.GetState() != fanfarev1.Replay_RUNNING || slices.Contains(r.GetEventTypes(), "stuck"):
+	case len(r.left) == 0:
+		r.State, r.FinishTime = fanfarev1.Replay_DONE, f.now()
+	default:
+		f.owe(r.left[0])
+		r.left = r.left[1:]
+		r.ReplayedCount++
+	}
+	select {
+	case f.looked <- struct{}{}:
+	default:
+	}
+	return proto.CloneOf(r.Replay), nil
+}
+
+func (f *fake) ListReplays(_ context.Context, req *fanfarev1.ListReplaysRequest) (*fanfarev1.ListReplaysResponse, error) {
+	page, next, err := pageOf(f.replays, req.GetPageSize(), req.GetPageToken())
+	response := &fanfarev1.ListReplaysResponse{NextPageToken: next}
+	for _, r := range page {
+		response.Replays = append(response.Replays, r.Replay)
+	}
+	return response, err
+}
+
+func (f *fake) CancelReplay(_ context.Context, req *fanfarev1.CancelReplayRequest) (*fanfarev1.Replay, error) {
+	i, err := find(f.replays, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if r := f.replays[i]; r.GetState() == fanfarev1.Replay_RUNNING {
+		r.State, r.FinishTime = fanfarev1.Replay_CANCELLED, f.now()
+	}
+	return f.replays[i].Replay, nil
 }
 
 func (f *fake) GetDelivery(_ context.Context, req *fanfarev1.GetDeliveryRequest) (*fanfarev1.Delivery, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,13 +13,6 @@ import (
 
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
-
-// complete offers fixed values to the shell for a flag of cmd.
-func complete(cmd *cobra.Command, flag string, values ...string) {
-	// The only error is a flag that does not exist or has a completion, which
-	// is a mistake here and not of the user: completion goes without.
-	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-}
 
 // parseSpan reads a duration as Go writes it, or a number of days as in 7d.
 func parseSpan(s string) (time.Duration, error) {
@@ -149,6 +143,45 @@ func (f *stateFlag) Set(s string) error {
 	}
 	f.value = fanfarev1.Delivery_State(n)
 	return nil
+}
+
+// statesFlag is a list of states in which a delivery has ended, each in any
+// case.
+type statesFlag struct{ values []fanfarev1.Delivery_State }
+
+// String implements pflag.Value.
+func (f *statesFlag) String() string { return joinStates(f.values) }
+
+// Type implements pflag.Value.
+func (f *statesFlag) Type() string { return "states" }
+
+// Set implements pflag.Value. Given again it adds to the list.
+func (f *statesFlag) Set(s string) error {
+	for part := range strings.SplitSeq(s, ",") {
+		var one stateFlag
+		if err := one.Set(strings.TrimSpace(part)); err != nil || one.value == fanfarev1.Delivery_PENDING {
+			return fmt.Errorf("want some of %s, got %q", strings.Join(endedStateNames(), ", "), part)
+		}
+		if !slices.Contains(f.values, one.value) {
+			f.values = append(f.values, one.value)
+		}
+	}
+	return nil
+}
+
+// joinStates shows a list of states.
+func joinStates(states []fanfarev1.Delivery_State) string {
+	names := make([]string, len(states))
+	for i, state := range states {
+		names[i] = stateName(state)
+	}
+	return strings.Join(names, ",")
+}
+
+// endedStateNames lists the states of deliveries that have ended.
+func endedStateNames() []string {
+	pending := stateName(fanfarev1.Delivery_PENDING)
+	return slices.DeleteFunc(stateNames(), func(name string) bool { return name == pending })
 }
 
 // stateName is a state as people read it.

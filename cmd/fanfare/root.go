@@ -51,6 +51,8 @@ func rootCommand() *cobra.Command {
 		subscriptionsCommand(shared),
 		eventsCommand(shared),
 		deliveriesCommand(shared),
+		replayCommand(shared),
+		replaysCommand(shared),
 		tailCommand(shared),
 		tenantsCommand(shared),
 		clusterCommand(shared),

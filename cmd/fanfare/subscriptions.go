@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -24,6 +22,8 @@ func subscriptionsCommand(s *settings) *cobra.Command {
 		getSubscriptionCommand(s),
 		listSubscriptionsCommand(s),
 		updateSubscriptionCommand(s),
+		pauseSubscriptionCommand(s),
+		resumeSubscriptionCommand(s),
 		deleteSubscriptionCommand(s),
 	)
 	cmd.Aliases = []string{"subscription", "subs"}
@@ -238,6 +238,69 @@ func changedFields(cmd *cobra.Command) *fieldmaskpb.FieldMask {
 	return mask
 }
 
+func pauseSubscriptionCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use:   "pause ID…",
+		Short: "Stop sending to subscriptions for a while",
+		Long: `Stop sending to subscriptions, one after the other; the first that fails ends
+it. What they are owed is kept, and events published meanwhile wait for them in
+the log, for as long as its retention lasts. Requests on the wire end as they
+end. To pause one that is paused or disabled changes nothing.`,
+		Example:           "  fanfare subscriptions pause sub_1f4",
+		Args:              someArgs("subscription"),
+		ValidArgsFunction: s.completeSubscriptions,
+		RunE: s.run(func(ctx context.Context, c *client, args []string) error {
+			return c.each("subscriptions", args, func(name string) error {
+				paused, err := c.subscriptions().PauseSubscription(ctx, &fanfarev1.PauseSubscriptionRequest{Name: name})
+				if err != nil {
+					return fmt.Errorf("pausing %s: %w", lastPart(name), err)
+				}
+				return c.printLine(paused, stateLine(paused))
+			})
+		}),
+	}
+}
+
+func resumeSubscriptionCommand(s *settings) *cobra.Command {
+	var fromNow bool
+	cmd := &cobra.Command{
+		Use:   "resume ID…",
+		Short: "Send again to subscriptions that were paused or disabled",
+		Long: `Send again to subscriptions that were paused or disabled, one after the other;
+the first that fails ends it. They get what waited for them first. With
+--from-now that is cancelled instead, and they get only what is published from
+now on.
+
+To resume one that is active closes its breaker: it is tried again at once.`,
+		Example: `  fanfare subscriptions resume sub_1f4
+  fanfare subscriptions resume sub_1f4 sub_1f5 --from-now`,
+		Args:              someArgs("subscription"),
+		ValidArgsFunction: s.completeSubscriptions,
+		RunE: s.run(func(ctx context.Context, c *client, args []string) error {
+			return c.each("subscriptions", args, func(name string) error {
+				resumed, err := c.subscriptions().ResumeSubscription(ctx, &fanfarev1.ResumeSubscriptionRequest{
+					Name: name, FromNow: fromNow,
+				})
+				if err != nil {
+					return fmt.Errorf("resuming %s: %w", lastPart(name), err)
+				}
+				return c.printLine(resumed, stateLine(resumed))
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&fromNow, "from-now", false, "cancel what waited, instead of sending it")
+	return cmd
+}
+
+// stateLine says what a subscription has become, and what waits for it.
+func stateLine(s *fanfarev1.Subscription) text {
+	line := fmt.Sprintf("%s is %s", lastPart(s.GetName()), subscriptionState(s))
+	if n := s.GetHealth().GetOutstandingCount(); n > 0 {
+		line += fmt.Sprintf(", %d outstanding", n)
+	}
+	return text(singleLine(line) + "\n")
+}
+
 func deleteSubscriptionCommand(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use:   "delete ID…",
@@ -248,27 +311,20 @@ they are still owed is cancelled.`,
 		Args:              someArgs("subscription"),
 		ValidArgsFunction: s.completeSubscriptions,
 		RunE: s.run(func(ctx context.Context, c *client, args []string) error {
-			for _, arg := range args {
-				name, err := c.resourceName("subscriptions", arg)
-				if err != nil {
-					return err
-				}
+			return c.each("subscriptions", args, func(name string) error {
 				done, err := c.subscriptions().DeleteSubscription(ctx, &fanfarev1.DeleteSubscriptionRequest{Name: name})
 				if err != nil {
 					return fmt.Errorf("deleting %s: %w", lastPart(name), err)
 				}
-				if err := c.printLine(done, text("deleted "+lastPart(name)+"\n")); err != nil {
-					return err
-				}
-			}
-			return nil
+				return c.printLine(done, text("deleted "+lastPart(name)+"\n"))
+			})
 		}),
 	}
 }
 
 func subscriptionTable(page *fanfarev1.ListSubscriptionsResponse) table {
 	t := table{
-		header: []string{"ID", "URL", "EVENT TYPES", "OUTSTANDING", "HEALTH", "CREATED"},
+		header: []string{"ID", "URL", "EVENT TYPES", "STATE", "OUTSTANDING", "HEALTH", "CREATED"},
 		empty:  "No subscriptions.",
 	}
 	for _, s := range page.GetSubscriptions() {
@@ -276,6 +332,7 @@ func subscriptionTable(page *fanfarev1.ListSubscriptionsResponse) table {
 			lastPart(s.GetName()),
 			s.GetUrl(),
 			eventTypes(s),
+			subscriptionState(s),
 			number(s.GetHealth().GetOutstandingCount()),
 			health(s.GetHealth()),
 			moment(s.GetCreateTime()),
@@ -299,6 +356,8 @@ func subscriptionDetails(s *fanfarev1.Subscription) details {
 		{"Created", moment(s.GetCreateTime())},
 		{"Updated", moment(s.GetUpdateTime())},
 		{"Etag", s.GetEtag()},
+		{"State", subscriptionState(s)},
+		{"State since", moment(s.GetStateTime())},
 		{"Health", health(h)},
 		{"Failing since", moment(h.GetFailingSince())},
 		{"Outstanding", number(h.GetOutstandingCount())},
@@ -310,6 +369,19 @@ func eventTypes(s *fanfarev1.Subscription) string {
 		return "*"
 	}
 	return strings.Join(s.GetEventTypes(), ",")
+}
+
+// subscriptionState says whether a subscription is sent to and, if it is not
+// because somebody said so, why.
+func subscriptionState(s *fanfarev1.Subscription) string {
+	if s.GetState() == fanfarev1.Subscription_STATE_UNSPECIFIED {
+		return ""
+	}
+	state, reason := strings.ToLower(s.GetState().String()), s.GetStateReason()
+	if reason == "" || reason == state {
+		return state
+	}
+	return state + " (" + reason + ")"
 }
 
 // health puts an endpoint's health in words.
@@ -324,6 +396,12 @@ func health(h *fanfarev1.SubscriptionHealth) string {
 	if h.GetBehind() {
 		state += ", behind"
 	}
+	if h.GetBreakerOpen() {
+		state += ", probing"
+		if next := h.GetNextProbeTime(); next != nil {
+			state += ", next at " + moment(next)
+		}
+	}
 	return state
 }
 
@@ -334,27 +412,14 @@ func (s *settings) completeSubscriptionFlag(cmd *cobra.Command) {
 	_ = cmd.RegisterFlagCompletionFunc("subscription", s.completeSubscriptions)
 }
 
-// completeSubscriptions offers the tenant's subscriptions to the shell, if the
-// server answers quickly.
+// completeSubscriptions offers the tenant's subscriptions to the shell.
 func (s *settings) completeSubscriptions(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
-	const (
-		patience = time.Second
-		offered  = 100
-	)
-	ctx, cancel := context.WithTimeout(cmd.Context(), patience)
-	defer cancel()
-	var ids []string
-	err := s.run(func(_ context.Context, c *client, _ []string) error {
-		page, err := subscriptionListing(c).fetch(ctx, offered, "")
+	return s.offer(cmd, given, func(ctx context.Context, c *client, size int32) ([]offered, error) {
+		page, err := subscriptionListing(c).fetch(ctx, size, "")
+		var all []offered
 		for _, subscription := range page.GetSubscriptions() {
-			if id := lastPart(subscription.GetName()); !slices.Contains(given, id) {
-				ids = append(ids, cobra.CompletionWithDesc(id, singleLine(subscription.GetUrl())))
-			}
+			all = append(all, offered{subscription.GetName(), subscription.GetUrl()})
 		}
-		return err
-	})(cmd, nil)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	return ids, cobra.ShellCompDirectiveNoFileComp
+		return all, err
+	})
 }

@@ -65,6 +65,7 @@ type subscription struct {
 	waiting heap[item]
 	hands   map[ledger.Position]*hand
 	window  int
+	pace    ledger.Pace
 	ready   bool  // in the slot's ring
 	timer   int   // its index in the timers; -1: it has none
 	wake    int64 // unix ms of its timer, if it has one
@@ -191,6 +192,20 @@ func (d *Dispatch) Failed(number ledger.Number) {
 	if s := d.subscriptions[number]; s != nil {
 		s.window = max(s.window/2, 1)
 	}
+}
+
+// SetPace says how a subscription may be sent to from now, in unix ms, on. When
+// an open breaker has closed, all that waits behind it is due now.
+func (d *Dispatch) SetPace(number ledger.Number, pace ledger.Pace, now int64) {
+	s := d.subscriptions[number]
+	if s == nil {
+		return
+	}
+	if s.pace.Probing && !pace.Probing {
+		s.hasten(now)
+	}
+	s.pace = pace
+	d.arm(s)
 }
 
 // Attach makes a session known that takes as much as its credit says.
@@ -367,11 +382,11 @@ func (d *Dispatch) turn(owner *session, now int64) (Send, bool) {
 			s := slot.ready[0]
 			slot.ready = slot.ready[1:]
 			s.ready = false
-			if d.subscriptions[s.number] != s || !s.open() || s.waiting.items[0].due > now {
+			if d.subscriptions[s.number] != s || !s.open() || s.due() > now {
 				d.arm(s)
 				continue
 			}
-			it := s.waiting.remove(0)
+			it := s.pick()
 			owner.credit.Take()
 			d.place(s, owner, it)
 			d.arm(s)
@@ -416,7 +431,47 @@ func (d *Dispatch) InHand() int { return d.inHand }
 
 // open reports whether the subscription has something waiting and room for it.
 func (s *subscription) open() bool {
-	return len(s.waiting.items) > 0 && len(s.hands) < s.window
+	most := s.window
+	switch {
+	case s.pace.Stopped:
+		most = 0
+	case s.pace.Probing:
+		most = 1
+	}
+	return len(s.waiting.items) > 0 && len(s.hands) < most
+}
+
+// due returns when the next delivery is due; it must be open.
+func (s *subscription) due() int64 {
+	if s.pace.Probing {
+		return s.pace.Probe
+	}
+	return s.waiting.items[0].due
+}
+
+// pick takes the next delivery out of the heap: the one due first or, of an
+// endpoint that is probed, the oldest or the newest.
+func (s *subscription) pick() item {
+	if !s.pace.Probing {
+		return s.waiting.remove(0)
+	}
+	best := 0
+	for i, it := range s.waiting.items {
+		if order := it.position.Compare(s.waiting.items[best].position); order < 0 != s.pace.Newest && order != 0 {
+			best = i
+		}
+	}
+	return s.waiting.remove(best)
+}
+
+// hasten makes all that waits due at a time at the latest.
+func (s *subscription) hasten(now int64) {
+	items := s.waiting.items
+	s.waiting.items = nil
+	for _, it := range items {
+		it.due = min(it.due, now)
+		s.waiting.push(it)
+	}
 }
 
 func (s *subscription) indexOf(position ledger.Position) int {
@@ -435,7 +490,7 @@ func (d *Dispatch) arm(s *subscription) {
 	if s.ready || !s.open() || d.subscriptions[s.number] != s {
 		return
 	}
-	due := s.waiting.items[0].due
+	due := s.due()
 	if s.timer >= 0 && s.wake <= due {
 		return
 	}

@@ -361,9 +361,11 @@ func (g *game) next(most int) int {
 		g.owed[send.Delivery].holder = g.sessions[send.Session]
 	}
 	for _, send := range sends {
-		bytes := g.chance.IntN(300)
-		g.d.Charge(send, bytes)
-		g.owed[send.Delivery].bytes += bytes
+		for range 1 + g.chance.IntN(2) {
+			bytes := g.chance.IntN(200)
+			g.d.Charge(send, bytes)
+			g.owed[send.Delivery].bytes += bytes
+		}
 	}
 	return len(sends)
 }

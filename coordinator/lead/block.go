@@ -12,12 +12,15 @@ import (
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 )
 
-// Sizes of a block, in bytes before encoding. Outcomes come first, since they
-// free what is held, but never take all of it: events are not starved.
+// Sizes of a block, in bytes before encoding: each kind fills it up to its
+// limit, and may overshoot by its last item. What frees memory comes before
+// events, but leaves them room.
 const (
-	blockBytes        = 512 << 10
+	blockChangeBytes  = 128 << 10
+	blockAdmitBytes   = 256 << 10
 	blockOutcomeBytes = 384 << 10
-	blockChanges      = 1000 // tenants and subscriptions
+	blockBytes        = 512 << 10
+	changeOverhead    = 4096 // of a change, beside its subscription: a replay's page
 	outcomeOverhead   = 32   // of an outcome, beside its texts
 	eventOverhead     = 16   // of an event, beside its fields
 )
@@ -27,10 +30,12 @@ type pending struct {
 	changes  []*change
 	outcomes []reported
 	events   []published
-	admits   []*linkv1.Admit
+	admits   []laggard // with what was found for each
 	// full is set while the store refuses for want of space: until then only
 	// what frees space is written.
 	full bool
+	// stalled is set while it refuses even that: until then nothing is.
+	stalled bool
 }
 
 // tenantTarget is the target of every change of tenants.
@@ -41,9 +46,9 @@ type change struct {
 	// target names what is changed: one block changes it once, and a tenant
 	// alone, since whether it may go depends on its subscriptions.
 	target string
-	// build makes the change from the state it will be applied to. next is
-	// the number of a new subscription.
-	build func(l *ledger.Ledger, next ledger.Number) (*linkv1.TenantChange, *linkv1.SubscriptionChange, error)
+	// build adds the change to the record, from the state it will be applied
+	// to. next is the number of a new subscription.
+	build func(state *ledger.Ledger, next ledger.Number, record *linkv1.Record) error
 	done  chan<- error // capacity 1
 }
 
@@ -97,7 +102,7 @@ type block struct {
 }
 
 func (p *pending) empty() bool {
-	return len(p.outcomes) == 0 && len(p.admits) == 0 && (p.full || len(p.changes) == 0 && len(p.events) == 0)
+	return p.stalled || len(p.outcomes) == 0 && len(p.admits) == 0 && (p.full || len(p.changes) == 0 && len(p.events) == 0)
 }
 
 // seal makes the next block of what is pending.
@@ -107,16 +112,17 @@ func (p *pending) seal(l *ledger.Ledger) (*block, error) {
 		Epoch:        l.Epoch(),
 		PreviousHash: l.Hash(),
 		TimeUnixMs:   max(l.Time(), time.Now().UnixMilli()),
-		Admits:       p.admits,
 	}
-	p.admits = nil
-	size := p.sealOutcomes(b, record)
+	size := 0
 	if !p.full {
-		p.sealChanges(b, record, l)
+		size = p.sealChanges(b, record, l)
+	}
+	size = p.sealAdmits(record, size)
+	size = p.sealOutcomes(b, record, size)
+	if !p.full {
 		p.sealEvents(b, record, l, size)
 	}
-	if len(record.GetTenants())+len(record.GetSubscriptions())+len(record.GetAdmits())+
-		len(record.GetEvents()) == 0 && record.GetOutcomes() == nil {
+	if b.idle(record) {
 		return b, nil
 	}
 	data, err := proto.Marshal(record)
@@ -129,7 +135,25 @@ func (p *pending) seal(l *ledger.Ledger) (*block, error) {
 	return b, nil
 }
 
-func (p *pending) sealOutcomes(b *block, record *linkv1.Record) (size int) {
+// idle reports whether a record would say nothing.
+func (b *block) idle(record *linkv1.Record) bool {
+	return len(b.changes) == 0 && len(record.GetEvents()) == 0 && len(record.GetAdmits()) == 0 && record.GetOutcomes() == nil
+}
+
+// sealAdmits takes what was found for subscriptions that are behind.
+func (p *pending) sealAdmits(record *linkv1.Record, size int) int {
+	n := 0
+	for n < len(p.admits) && size < blockAdmitBytes {
+		admit := p.admits[n].admit
+		n++
+		size += proto.Size(admit)
+		record.Admits = append(record.Admits, admit)
+	}
+	_, p.admits = split(p.admits, n)
+	return size
+}
+
+func (p *pending) sealOutcomes(b *block, record *linkv1.Record, size int) int {
 	n := 0
 	var outcomes []ledger.Reported
 	for n < len(p.outcomes) && size < blockOutcomeBytes {
@@ -148,32 +172,31 @@ func (p *pending) sealOutcomes(b *block, record *linkv1.Record) (size int) {
 
 // sealChanges takes changes in their order, up to one that depends on another
 // of this block.
-func (p *pending) sealChanges(b *block, record *linkv1.Record, l *ledger.Ledger) {
+func (p *pending) sealChanges(b *block, record *linkv1.Record, l *ledger.Ledger) (size int) {
 	n, next, targets := 0, l.NextNumber(), make(map[string]bool)
-	for n < len(p.changes) && n < blockChanges {
+	for n < len(p.changes) && size < blockChangeBytes {
 		c := p.changes[n]
 		if targets[c.target] || len(b.changes) > 0 && (c.target == tenantTarget || targets[tenantTarget]) {
 			break
 		}
 		n++
-		tenant, subscription, err := c.build(l, next)
-		if err != nil {
+		added := len(record.GetSubscriptions())
+		if err := c.build(l, next, record); err != nil {
 			c.done <- err
 			continue
 		}
 		targets[c.target] = true
 		b.changes = append(b.changes, c)
-		if tenant != nil {
-			record.Tenants = append(record.Tenants, tenant)
-		}
-		if subscription != nil {
-			record.Subscriptions = append(record.Subscriptions, subscription)
+		size += changeOverhead
+		for _, subscription := range record.GetSubscriptions()[added:] {
+			size += proto.Size(subscription)
 			if ledger.Number(subscription.GetNumber()) == next {
 				next++
 			}
 		}
 	}
 	_, p.changes = split(p.changes, n)
+	return size
 }
 
 func (p *pending) sealEvents(b *block, record *linkv1.Record, l *ledger.Ledger, size int) {
@@ -215,7 +238,6 @@ func (p *pending) refuse(b *block) {
 		e.call.fail(eventlog.ErrNoSpace)
 	}
 	p.outcomes = append(b.outcomes, p.outcomes...)
-	p.admits = append(b.committed.record.GetAdmits(), p.admits...)
 }
 
 // commit folds a block that is in the log, and answers who waited for it.
@@ -274,8 +296,17 @@ func (l *loop) apply(result ledger.Result) {
 		case ledger.Died:
 			l.dispatch.End(d.Delivery)
 			l.dispatch.Failed(d.Subscription)
-		case ledger.Cancelled: // went with its subscription
+		case ledger.Expired, ledger.Cancelled:
+			l.dispatch.End(d.Delivery)
+		case ledger.Rescheduled: // with its subscription's pace
 		}
+	}
+	for _, s := range result.Paced {
+		l.dispatch.SetPace(s.Number, s.Pace(), l.ledger.Time())
+	}
+	for _, r := range result.Expired {
+		l.leader.logger.Warn("events expired before they could be sent: retention is over",
+			"subscription", l.ledger.Subscription(r.Subscription).ID(), "from", r.From.String(), "until", r.Until.String())
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/fanfare-dev/fanfare/internal/eventlog"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
@@ -27,6 +28,11 @@ func (l *Leader) Describe(ctx context.Context) (*fanfarev1.Partition, []*fanfare
 		partition.HistoryLag = bounds.Last - followed
 	}
 	return partition, shards, nil
+}
+
+// Bounds returns where the partition's log begins and ends.
+func (l *Leader) Bounds(ctx context.Context) (eventlog.State, error) {
+	return l.config.Log.State(ctx)
 }
 
 func (l *loop) describe() (*fanfarev1.Partition, []*fanfarev1.Shard) {

@@ -3,7 +3,6 @@ package lead
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
@@ -43,15 +42,15 @@ func (f *fetcher) run(ctx context.Context) error {
 }
 
 // read returns one record, waiting out what may pass. A record that was purged
-// does not come back.
+// does not come back, and a damaged log does not mend.
 func (f *fetcher) read(ctx context.Context, sequence uint64) (committed, error) {
 	for {
-		records, err := f.leader.config.Log.Read(ctx, sequence)
-		if err == nil && len(records) == 0 {
-			err = fmt.Errorf("record %d is not in the log", sequence)
-		}
+		run, err := f.leader.readBack(ctx, sequence, 1)
 		if err == nil {
-			return decodeRecord(records[0])
+			return run[0], nil
+		}
+		if Halts(err) {
+			return committed{}, err
 		}
 		f.leader.logger.Warn("reading an older record", "sequence", sequence, "error", err)
 		select {
@@ -64,6 +63,13 @@ func (f *fetcher) read(ctx context.Context, sequence uint64) (committed, error) 
 		}
 	}
 }
+
+const (
+	// finishMost and finishRecords bound what the loop itself does to catch
+	// up: for so many subscriptions, over so many records, at a time.
+	finishMost    = 256
+	finishRecords = 16
+)
 
 // catchUp reads the log for subscriptions that are behind. One scan serves all
 // of them: it goes from the lowest cursor on, and finds for each what it wants.
@@ -80,7 +86,7 @@ type laggard struct {
 	interest     ledger.Interest
 	cursor       ledger.Position
 	tail         uint64 // sequence up to which the interest is known
-	room         int // deliveries
+	room         int    // deliveries
 
 	admit *linkv1.Admit // what was found; owned by the scan
 }
@@ -93,11 +99,16 @@ func (c *catchUp) run(ctx context.Context) error {
 	for {
 		select {
 		case job := <-c.jobs:
-			admits, err := c.scan(ctx, job)
+			from := lowest(job)
+			found, err := c.scan(ctx, from, job)
 			if err != nil && ctx.Err() == nil {
 				c.leader.logger.Warn("catching up from the log", "error", err)
 			}
-			if err := c.leader.do(ctx, func(l *loop) { l.caughtUp(admits) }); err != nil {
+			took := func(l *loop) {
+				l.unreadable(from, err)
+				l.caughtUp(found)
+			}
+			if err := c.leader.do(ctx, took); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -108,7 +119,7 @@ func (c *catchUp) run(ctx context.Context) error {
 
 // startCatchUp begins a scan if none is under way and somebody can use one.
 func (l *loop) startCatchUp() {
-	if l.catchUp.busy || l.ledger.BehindCount() == 0 {
+	if l.catchUp.busy || len(l.pending.admits) > 0 || l.ledger.BehindCount() == 0 {
 		return
 	}
 	var job []laggard
@@ -126,29 +137,55 @@ func (l *loop) startCatchUp() {
 }
 
 // caughtUp has what a scan found written, and begins the next.
-func (l *loop) caughtUp(admits []*linkv1.Admit) {
+func (l *loop) caughtUp(found []laggard) {
 	l.catchUp.busy = false
-	l.pending.admits = append(l.pending.admits, admits...)
+	l.pending.admits = append(l.pending.admits, found...)
 }
 
-// scan reads one stretch of the log, from the lowest cursor on.
-func (c *catchUp) scan(ctx context.Context, job []laggard) ([]*linkv1.Admit, error) {
+// finishCatchUp looks, for those about to be admitted, at what was written
+// since their scan, so that one that keeps up becomes current in the block that
+// is sealed now: else it would stay a block behind for as long as events come.
+func (l *loop) finishCatchUp() {
+	for i := range l.pending.admits[:min(len(l.pending.admits), finishMost)] {
+		lag := &l.pending.admits[i]
+		s := l.ledger.Subscription(lag.subscription)
+		if s == nil || lag.cursor.Sequence+finishRecords < l.ledger.Sequence() {
+			continue
+		}
+		var records []committed
+		for sequence := lag.cursor.Sequence; sequence <= l.ledger.Sequence(); sequence++ {
+			c, ok := l.leader.recent.get(sequence)
+			if !ok {
+				break
+			}
+			records = append(records, c)
+		}
+		lag.interest, lag.tail = s.Interest(), l.ledger.Sequence()
+		lag.scan(records)
+	}
+}
+
+// lowest returns the first record that somebody has not looked at.
+func lowest(job []laggard) uint64 {
 	from := job[0].cursor.Sequence
 	for _, lag := range job {
 		from = min(from, lag.cursor.Sequence)
 	}
+	return from
+}
+
+// scan reads one stretch of the log, from a record on.
+func (c *catchUp) scan(ctx context.Context, from uint64, job []laggard) (found []laggard, err error) {
 	records, err := c.records(ctx, from)
 	if err != nil {
 		return nil, err
 	}
-	var admits []*linkv1.Admit
-	for i := range job {
-		job[i].scan(records)
-		if job[i].admit != nil {
-			admits = append(admits, job[i].admit)
+	for _, lag := range job {
+		if lag.scan(records); lag.admit != nil {
+			found = append(found, lag)
 		}
 	}
-	return admits, nil
+	return found, nil
 }
 
 // records returns a stretch of the log: from memory if it begins there.
@@ -164,49 +201,40 @@ func (c *catchUp) records(ctx context.Context, from uint64) ([]committed, error)
 		}
 		return stretch, nil
 	}
-	records, err := c.leader.config.Log.Read(ctx, from)
-	if err != nil {
-		return nil, err
+	if from > c.leader.recent.committed.get() {
+		return nil, nil // nothing was written there yet
 	}
-	var stretch []committed
-	for _, r := range records {
-		next, err := decodeRecord(r)
-		if err != nil {
-			return nil, err
-		}
-		stretch = append(stretch, next)
-	}
-	return stretch, nil
+	return c.leader.readBack(ctx, from, readAll)
 }
 
-// scan finds what the subscription wants in a stretch, as far as it has room.
+// scan adds to the admit what the subscription wants in a stretch, as far as it
+// has room, and moves the cursor past what it looked at.
 func (lag *laggard) scan(records []committed) {
 	if len(records) == 0 || records[0].sequence > lag.cursor.Sequence ||
 		records[len(records)-1].sequence < lag.cursor.Sequence {
 		return
 	}
-	admit := &linkv1.Admit{Subscription: uint64(lag.subscription)}
-	next := lag.cursor
+	if lag.admit == nil {
+		lag.admit = &linkv1.Admit{Subscription: uint64(lag.subscription)}
+	}
+	defer func() { lag.admit.NextSequence, lag.admit.NextIndex = lag.cursor.Sequence, lag.cursor.Index }()
 	for _, c := range records[lag.cursor.Sequence-records[0].sequence:] {
 		if c.sequence > lag.tail {
-			break // written since: it may want other types by now
+			return // written since: it may want other types by now
 		}
 		for i, event := range c.record.GetEvents() {
 			at := ledger.Position{Sequence: c.sequence, Index: uint32(i)} //nolint:gosec // a record holds few events
-			if at.Compare(next) < 0 || ledger.TenantID(event.GetTenant()) != lag.tenant ||
+			if at.Compare(lag.cursor) < 0 || ledger.TenantID(event.GetTenant()) != lag.tenant ||
 				!lag.interest.Wants(c.sequence, event.GetType()) {
 				continue
 			}
-			if len(admit.GetSequences()) == lag.room {
-				admit.NextSequence, admit.NextIndex = at.Sequence, at.Index
-				lag.admit = admit
+			if len(lag.admit.GetSequences()) >= lag.room {
+				lag.cursor = at
 				return
 			}
-			admit.Sequences = append(admit.Sequences, at.Sequence)
-			admit.Indexes = append(admit.Indexes, at.Index)
+			lag.admit.Sequences = append(lag.admit.Sequences, at.Sequence)
+			lag.admit.Indexes = append(lag.admit.Indexes, at.Index)
 		}
-		next = ledger.Position{Sequence: c.sequence + 1}
+		lag.cursor = ledger.Position{Sequence: c.sequence + 1}
 	}
-	admit.NextSequence, admit.NextIndex = next.Sequence, next.Index
-	lag.admit = admit
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -66,12 +65,12 @@ func (f *follower) run(ctx context.Context) error {
 	}
 }
 
-// retry calls what needs the history or the log until it succeeds: neither is
-// a reason to stop leading.
+// retry calls what needs the history or the log until it succeeds: that one of
+// them is away is no reason to stop leading. That the log is damaged is.
 func (f *follower) retry(ctx context.Context, what string, call func(context.Context) error) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, followRetry) {
 		err := call(ctx)
-		if err == nil || errors.Is(err, history.ErrPosition) {
+		if err == nil || errors.Is(err, history.ErrPosition) || Halts(err) {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -104,7 +103,7 @@ func (f *follower) begin(ctx context.Context) (err error) {
 	if bounds.First > f.state.Sequence()+1 {
 		f.leader.logger.Warn("the history has a gap: the log no longer holds what it lacks",
 			"from", f.position+1, "log_begins_at", bounds.First)
-		if f.state, err = restore(ctx, f.leader.config.Log, math.MaxUint64); err != nil {
+		if f.state, err = restoreOldest(ctx, f.leader.config.Log, bounds.First); err != nil {
 			return err
 		}
 	}
@@ -153,21 +152,15 @@ func (f *follower) next(ctx context.Context) (committed, error) {
 	}
 	var next committed
 	err := f.retry(ctx, "reading the log", func(ctx context.Context) error {
-		records, err := f.leader.config.Log.Read(ctx, sequence)
-		if err == nil && len(records) == 0 {
-			err = fmt.Errorf("%w: record %d is missing", eventlog.ErrPurged, sequence)
+		run, err := f.leader.readBack(ctx, sequence, readAll)
+		if errors.Is(err, eventlog.ErrPurged) { // not by this follower, and nobody else should
+			return fmt.Errorf("%w: %w", ErrRegressed, err)
 		}
 		if err != nil {
 			return err
 		}
-		for i, r := range records {
-			c, err := decodeRecord(r)
-			if err != nil {
-				return err
-			}
-			if i == 0 {
-				next = c
-			}
+		next = run[0]
+		for _, c := range run {
 			f.leader.recent.putOlder(c)
 		}
 		return nil
@@ -224,12 +217,14 @@ func keyOf(partition int, d ledger.Delivery) history.DeliveryKey {
 
 func stateOf(kind ledger.ChangeKind) fanfarev1.Delivery_State {
 	switch kind {
-	case ledger.Owed, ledger.Retried:
+	case ledger.Owed, ledger.Retried, ledger.Rescheduled:
 		return fanfarev1.Delivery_PENDING
 	case ledger.Delivered:
 		return fanfarev1.Delivery_DELIVERED
 	case ledger.Died:
 		return fanfarev1.Delivery_DEAD
+	case ledger.Expired:
+		return fanfarev1.Delivery_EXPIRED
 	case ledger.Cancelled:
 		return fanfarev1.Delivery_CANCELLED
 	}
@@ -278,6 +273,7 @@ func (f *follower) snapshot(ctx context.Context) {
 		return
 	}
 	f.unsaved = 0
+	f.leader.remember(ctx, markOf(f.state))
 	f.snapshots = append(f.snapshots, f.state.Sequence())
 	f.snapshots = f.snapshots[max(0, len(f.snapshots)-snapshotsKept):]
 	if err := f.purge(ctx); err != nil && ctx.Err() == nil {
@@ -285,9 +281,21 @@ func (f *follower) snapshot(ctx context.Context) {
 	}
 }
 
+// purge drops what is needed no more. What has ended is kept for a while, to
+// be replayed, but only as long as there is plenty of room.
 func (f *follower) purge(ctx context.Context) error {
-	floor := f.snapshots[0] + 1
-	if err := f.leader.Query(ctx, func(l *ledger.Ledger) { floor = min(floor, l.Floor()) }); err != nil {
+	config, floor := f.leader.config, f.snapshots[0]+1
+	bounds, err := config.Log.State(ctx)
+	if err != nil {
+		return err
+	}
+	err = f.leader.call(ctx, func(l *loop) {
+		floor = min(floor, l.ledger.Floor())
+		if bounds.Bytes <= config.ReplayBytes && !l.pending.full {
+			floor = min(floor, l.ledger.SequenceAt(time.Now().Add(-config.ReplayWindow)))
+		}
+	})
+	if err != nil {
 		return err
 	}
 	if floor <= 1 {

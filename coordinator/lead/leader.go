@@ -1,21 +1,17 @@
 package lead
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
@@ -27,8 +23,8 @@ import (
 var (
 	// ErrFenced: another leader has begun a newer epoch.
 	ErrFenced = errors.New("another leader has taken the partition")
-	// ErrRegressed: the log is shorter than what is known to have been in it.
-	// The partition must not be served from it; see the operator's guide.
+	// ErrRegressed: the log lacks records that are known to have been in it.
+	// The partition must not be served from it; see docs/operations.md.
 	ErrRegressed = errors.New("the log has lost records that were acknowledged")
 	// ErrNotLeading: the leader has not begun, or has ended.
 	ErrNotLeading = errors.New("not leading the partition")
@@ -43,6 +39,9 @@ const (
 	DefaultSnapshotInterval = time.Minute
 	DefaultOutcomeInterval  = 20 * time.Millisecond
 	DefaultOutcomeBatch     = 256
+	DefaultRetention        = 7 * 24 * time.Hour
+	DefaultReplayWindow     = 3 * 24 * time.Hour
+	DefaultReplayBytes      = 4 << 30
 )
 
 // Config is what a leader needs. Zero values of the limits are the defaults.
@@ -51,6 +50,7 @@ type Config struct {
 	Coordinator string // member id of this process
 	Log         eventlog.Log
 	History     history.Store
+	Marks       Marks // nil: nothing but the history and the snapshots knows how far the log reached
 	Secrets     Opener
 	Logger      *slog.Logger
 	Meter       metric.Meter
@@ -63,6 +63,9 @@ type Config struct {
 	SnapshotInterval time.Duration  // between two snapshots, if anything changed
 	OutcomeInterval  time.Duration  // of a worker's reports
 	OutcomeBatch     int            // of a worker's reports
+	Retention        time.Duration  // what is owed for longer expires
+	ReplayWindow     time.Duration  // what has ended can be replayed for so long,
+	ReplayBytes      uint64         // unless the log is longer than this
 }
 
 // Opener decrypts what a subscription's secrets were sealed to.
@@ -71,6 +74,9 @@ type Opener interface {
 }
 
 func (c Config) resolved() Config {
+	if c.Marks == nil {
+		c.Marks = noMarks{}
+	}
 	c.Slots = cmp.Or(c.Slots, DefaultSlots)
 	c.RecentBytes = cmp.Or(c.RecentBytes, DefaultRecentBytes)
 	c.PendingBytes = cmp.Or(c.PendingBytes, DefaultPendingBytes)
@@ -78,6 +84,9 @@ func (c Config) resolved() Config {
 	c.SnapshotInterval = cmp.Or(c.SnapshotInterval, DefaultSnapshotInterval)
 	c.OutcomeInterval = cmp.Or(c.OutcomeInterval, DefaultOutcomeInterval)
 	c.OutcomeBatch = cmp.Or(c.OutcomeBatch, DefaultOutcomeBatch)
+	c.Retention = cmp.Or(c.Retention, DefaultRetention)
+	c.ReplayWindow = cmp.Or(c.ReplayWindow, DefaultReplayWindow)
+	c.ReplayBytes = cmp.Or(c.ReplayBytes, DefaultReplayBytes)
 	return c
 }
 
@@ -120,8 +129,8 @@ func New(config Config) (*Leader, error) {
 }
 
 // Run takes the partition over and leads it until ctx ends, which is no error,
-// or until it cannot: ErrFenced, ErrRegressed, or what broke. It may be called
-// once.
+// or until it cannot: ErrFenced, what broke, or, if Halts says so, what is
+// wrong with the log. It may be called once.
 func (l *Leader) Run(ctx context.Context) error {
 	state, err := l.takeOver(ctx)
 	if err != nil {
@@ -131,12 +140,23 @@ func (l *Leader) Run(ctx context.Context) error {
 	l.logger.Info("leading", "epoch", state.Epoch(), "sequence", state.Sequence(),
 		"subscriptions", len(state.Subscriptions()), "outstanding", state.Outstanding())
 	l.epoch = state.Epoch()
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return newLoop(l, state).run(ctx) })
-	group.Go(func() error { return newFollower(l).run(ctx) })
+	fence := markOf(state)
+	group, leading := errgroup.WithContext(ctx)
+	group.Go(func() error { return newLoop(l, state).run(leading) })
+	group.Go(func() error {
+		l.remember(leading, fence)
+		return newFollower(l).run(leading)
+	})
+	group.Go(func() error { return (&replayer{l}).run(leading) })
 	close(l.ready)
 	err = group.Wait()
+	if Halts(err) && l.overtaken(ctx) {
+		err = fmt.Errorf("%w: %w", ErrFenced, err)
+	}
 	l.end(err)
+	if !errors.Is(err, ErrFenced) { // else the new leader remembers more
+		l.remember(context.WithoutCancel(ctx), l.recent.mark())
+	}
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -200,130 +220,6 @@ func (l *Leader) Query(ctx context.Context, f func(*ledger.Ledger)) error {
 // before the call.
 func (l *Leader) Followed(ctx context.Context) error {
 	return l.followed.wait(ctx, l.recent.committed.get(), l.ended)
-}
-
-// takeOver replays the log and fences it.
-func (l *Leader) takeOver(ctx context.Context) (*ledger.Ledger, error) {
-	state, err := l.restore(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		if err := l.replay(ctx, state); err != nil {
-			return nil, err
-		}
-		fence := &linkv1.Record{
-			Epoch:        state.Epoch() + 1,
-			PreviousHash: state.Hash(),
-			TimeUnixMs:   max(state.Time(), time.Now().UnixMilli()),
-			Fence: &linkv1.Fence{
-				Coordinator: l.config.Coordinator,
-				FoldVersion: ledger.FoldVersion,
-				Limits:      l.config.Limits,
-			},
-		}
-		data, err := proto.Marshal(fence)
-		if err != nil {
-			return nil, fmt.Errorf("encoding fence: %w", err)
-		}
-		err = l.appendFence(ctx, state.Sequence(), data)
-		if errors.Is(err, eventlog.ErrConflict) {
-			continue // the old leader still writes: read on, and fence after it
-		}
-		if err != nil {
-			return nil, fmt.Errorf("fencing the log: %w", err)
-		}
-		if err := l.replay(ctx, state); err != nil { // reads the fence back
-			return nil, err
-		}
-		hash := sha256.Sum256(data)
-		if bytes.Equal(state.Hash(), hash[:]) {
-			return state, nil
-		}
-	}
-}
-
-// appendFence appends, and turns an unknown outcome into a conflict: reading
-// on shows whether the fence is there.
-func (l *Leader) appendFence(ctx context.Context, prev uint64, data []byte) error {
-	select {
-	case err := <-l.config.Log.Append(prev, data):
-		if errors.Is(err, eventlog.ErrUnknown) {
-			return fmt.Errorf("%w (%w)", eventlog.ErrConflict, err)
-		}
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// restore returns the ledger of the newest snapshot, after checking that the
-// log is as long as it must be.
-func (l *Leader) restore(ctx context.Context) (*ledger.Ledger, error) {
-	state, err := restore(ctx, l.config.Log, math.MaxUint64)
-	if err != nil {
-		return nil, err
-	}
-	bounds, err := l.config.Log.State(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reading the log's bounds: %w", err)
-	}
-	known, err := l.config.History.Position(ctx, l.config.Partition)
-	if err != nil {
-		return nil, fmt.Errorf("reading the history's position: %w", err)
-	}
-	if known = max(known, state.Sequence()); bounds.Last < known {
-		return nil, fmt.Errorf("%w: it ends at record %d, record %d was written", ErrRegressed, bounds.Last, known)
-	}
-	if bounds.First > state.Sequence()+1 {
-		return nil, fmt.Errorf("%w: it begins at record %d, record %d is needed", ErrRegressed, bounds.First, state.Sequence()+1)
-	}
-	return state, nil
-}
-
-// restore returns the ledger of the newest snapshot that is intact and not
-// newer than atMost; an empty one if there is none.
-func restore(ctx context.Context, log eventlog.Log, atMost uint64) (*ledger.Ledger, error) {
-	for {
-		sequence, data, err := log.LoadSnapshot(ctx, atMost)
-		if errors.Is(err, eventlog.ErrNoSnapshot) {
-			return ledger.New(), nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("loading snapshot: %w", err)
-		}
-		state, err := ledger.Restore(data)
-		if err == nil {
-			return state, nil
-		}
-		if !errors.Is(err, ledger.ErrSnapshot) || sequence == 0 {
-			return nil, err
-		}
-		atMost = sequence - 1
-	}
-}
-
-// replay folds what the log holds beyond the state.
-func (l *Leader) replay(ctx context.Context, state *ledger.Ledger) error {
-	for {
-		records, err := l.config.Log.Read(ctx, state.Sequence()+1)
-		if err != nil {
-			return fmt.Errorf("replaying the log: %w", err)
-		}
-		if len(records) == 0 {
-			return nil
-		}
-		for _, r := range records {
-			c, err := decodeRecord(r)
-			if err != nil {
-				return err
-			}
-			if _, err := state.Fold(c.sequence, c.hash, c.record); err != nil {
-				return fmt.Errorf("replaying the log: %w", err)
-			}
-			l.recent.put(c)
-		}
-	}
 }
 
 // position is a sequence that only rises, and can be waited for.

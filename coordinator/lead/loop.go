@@ -42,6 +42,7 @@ type loop struct {
 	resolved chan resolution // what became of an append that was not answered; capacity 1
 	space    *time.Timer     // until events are tried again
 	looking  bool            // somebody is behind: the ticker of catching up runs
+	broken   error           // what is wrong with the log, once a read has shown it
 }
 
 // resolution is what became of the block in flight.
@@ -60,6 +61,7 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 	}
 	for _, s := range state.Subscriptions() {
 		loop.dispatch.Put(s.Number)
+		loop.dispatch.SetPace(s.Number, s.Pace(), state.Time())
 		for o := range s.Outstanding() {
 			loop.dispatch.Owe(ledger.Delivery{Subscription: s.Number, Position: o.Position}, o.Attempts, o.Next.UnixMilli())
 		}
@@ -86,6 +88,8 @@ func (l *loop) run(ctx context.Context) error {
 	behind := time.NewTicker(catchUpInterval)
 	behind.Stop()
 	defer behind.Stop()
+	retain := time.NewTicker(retainInterval)
+	defer retain.Stop()
 	for {
 		if err := l.advance(); err != nil {
 			return err
@@ -93,14 +97,14 @@ func (l *loop) run(ctx context.Context) error {
 		more := l.send()
 		l.setWake(wake, more)
 		l.lookBehind(behind)
-		if err := l.step(ctx, wake, behind); err != nil {
+		if err := l.step(ctx, wake, behind, retain); err != nil {
 			return err
 		}
 	}
 }
 
 // step takes one input, and those that wait behind it.
-func (l *loop) step(ctx context.Context, wake *time.Timer, behind *time.Ticker) error {
+func (l *loop) step(ctx context.Context, wake *time.Timer, behind, retain *time.Ticker) error {
 	var appended <-chan error
 	if l.flight != nil {
 		appended = l.flight.appended
@@ -118,17 +122,20 @@ func (l *loop) step(ctx context.Context, wake *time.Timer, behind *time.Ticker) 
 	case r := <-l.resolved:
 		return l.answered(ctx, r.err)
 	case <-l.space.C:
-		l.pending.full = false
+		l.pending.full, l.pending.stalled = false, false
+	case <-retain.C:
+		l.expireOld()
 	case <-behind.C:
 		l.startCatchUp()
 	case <-wake.C:
 	}
-	return nil
+	return l.broken
 }
 
 // advance appends the next block if none is in flight and there is one.
 func (l *loop) advance() error {
 	for l.flight == nil && !l.pending.empty() {
+		l.finishCatchUp()
 		b, err := l.pending.seal(l.ledger)
 		if err != nil {
 			return err
@@ -156,45 +163,62 @@ func (l *loop) answered(ctx context.Context, err error) error {
 		l.leader.logger.Error("the log has no space left: events are refused", "error", err)
 		l.flight = nil
 		l.pending.full = true
+		l.pending.stalled = len(b.events)+len(b.changes) == 0 // there was nothing to leave out
 		l.pending.refuse(b)
 		l.space.Reset(spaceRetry)
 		return nil
 	case errors.Is(err, eventlog.ErrUnknown):
 		l.leader.logger.Warn("an append was not answered: reading it back", "sequence", b.committed.sequence)
 		b.appended = nil
-		go func() { l.resolved <- resolution{l.leader.resolve(ctx, b)} }()
+		go func() { l.resolved <- resolution{l.leader.resolve(ctx, b.committed.sequence, b.data)} }()
 		return nil
 	default:
 		return fmt.Errorf("appending to the log: %w", err)
 	}
 }
 
-// resolve finds out whether a block is in the log, and appends it again, the
-// same bytes at the same place, until that is known.
-func (l *Leader) resolve(ctx context.Context, b *block) error {
+// resolve finds out whether a record is in the log, and appends it again, the
+// same bytes at the same place, until that is known. It returns nil once it is
+// there, or ErrConflict, ErrNoSpace, ErrDamaged, or ErrRegressed if the log has
+// become too short for it.
+func (l *Leader) resolve(ctx context.Context, sequence uint64, data []byte) error {
+	refused := false // the last append, as if another record were there
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, unknownRetry) {
-		records, err := l.config.Log.Read(ctx, b.committed.sequence)
+		records, err := l.config.Log.Read(ctx, sequence)
 		switch {
+		case Halts(err):
+			return err
+		case errors.Is(err, eventlog.ErrPurged):
+			return fmt.Errorf("%w: %w", eventlog.ErrConflict, err) // another leader has been there and gone on
 		case err != nil:
-		case len(records) > 0 && bytes.Equal(records[0].Data, b.data):
+		case len(records) > 0 && bytes.Equal(records[0].Data, data):
 			return nil
 		case len(records) > 0:
 			return eventlog.ErrConflict
+		case refused:
+			return fmt.Errorf("%w: it no longer ends at record %d", ErrRegressed, sequence-1)
 		default:
-			select {
-			case err := <-l.config.Log.Append(b.committed.sequence-1, b.data):
-				if err == nil || errors.Is(err, eventlog.ErrNoSpace) {
-					return err
-				}
-			case <-ctx.Done():
-				return ctx.Err()
+			if err = l.append(ctx, sequence-1, data); err == nil || errors.Is(err, eventlog.ErrNoSpace) {
+				return err
 			}
+			refused = errors.Is(err, eventlog.ErrConflict)
 		}
+		l.logger.Warn("an append is not answered yet", "sequence", sequence, "error", err, "again_in", wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// append appends a record, and waits for the answer.
+func (l *Leader) append(ctx context.Context, prev uint64, data []byte) error {
+	select {
+	case err := <-l.config.Log.Append(prev, data):
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -228,9 +252,16 @@ func (l *loop) lookBehind(ticker *time.Ticker) {
 
 // send hands out what is due, and reports whether there may be more.
 func (l *loop) send() (more bool) {
-	sends := l.dispatch.Next(time.Now().UnixMilli(), sendsPerTurn)
-	l.sendAll(sends)
-	return len(sends) > 0
+	now, sent := time.Now().UnixMilli(), 0
+	for sent < sendsPerTurn {
+		sends := l.dispatch.Next(now, sendsPerTurn)
+		if len(sends) == 0 {
+			return false
+		}
+		l.sendAll(sends)
+		sent += len(sends)
+	}
+	return true
 }
 
 // sendAll sends each event once to each session: sends of one event to one
@@ -272,7 +303,9 @@ func (l *loop) sendEvent(sends []dispatch.Send) {
 	for _, s := range sends {
 		if l.dispatch.Holds(s.Session, s.Delivery) {
 			l.dispatch.Charge(s, len(event.GetEvent()))
-			message.Targets = append(message.Targets, &linkv1.Target{Subscription: uint64(s.Subscription), Attempt: s.Attempt})
+			message.Targets = append(message.Targets, &linkv1.Target{
+				Subscription: uint64(s.Subscription), Attempt: s.Attempt, Step: l.ledger.Charged(s.Delivery) + 1,
+			})
 		}
 	}
 	if len(message.GetTargets()) > 0 {
@@ -286,6 +319,7 @@ func (l *loop) fetched(sequence uint64, c committed, err error) {
 	delete(l.missing, sequence)
 	if err != nil {
 		l.leader.logger.Error("reading events back to send them", "sequence", sequence, "error", err)
+		l.unreadable(sequence, err)
 		for _, s := range sends { // to be tried again
 			l.dispatch.Return(s.Session, s.Delivery)
 		}
@@ -293,6 +327,17 @@ func (l *loop) fetched(sequence uint64, c committed, err error) {
 	}
 	l.leader.recent.putOlder(c)
 	l.sendAll(sends)
+}
+
+// unreadable takes what came of reading a record, nil included. It ends the
+// leadership if the log is damaged, or begins after what is owed.
+func (l *loop) unreadable(sequence uint64, err error) {
+	switch {
+	case Halts(err):
+		l.broken = err
+	case errors.Is(err, eventlog.ErrPurged) && sequence >= l.ledger.Floor():
+		l.broken = fmt.Errorf("%w: events of record %d are owed: %w", ErrRegressed, sequence, err)
+	}
 }
 
 // failPending answers everybody who still waits. What is in flight may be in

@@ -52,7 +52,7 @@ func (m *metrics) committed(b *block, result ledger.Result) {
 	states := make(map[string]int64)
 	classes := make(map[string]int64)
 	for _, d := range result.Deliveries {
-		if d.Kind != ledger.Retried {
+		if d.Kind != ledger.Retried && d.Kind != ledger.Rescheduled {
 			states[stateOf(d.Kind).String()]++
 		}
 		if d.Outcome != nil {

@@ -74,30 +74,28 @@ func (l *Leader) await(ctx context.Context, done <-chan error) error {
 	}
 }
 
-// ChangeSubscription makes a change of one subscription durable. build is run
-// with the state that the change will be applied to, and must only read; an
-// error it returns is returned, and nothing is changed. target names the
-// subscription; next is the number to give if it is new.
-func (l *Leader) ChangeSubscription(ctx context.Context, target string,
-	build func(state *ledger.Ledger, next ledger.Number) (*linkv1.SubscriptionChange, error),
+// Change makes a change durable. build is run with the state that the change
+// will be applied to, and adds it to the record; of the state it must only
+// read, and an error it returns is returned, and nothing is changed. target
+// names what is changed: no two changes of one target are in one record. next
+// is the number to give to a subscription that is new.
+func (l *Leader) Change(ctx context.Context, target string,
+	build func(state *ledger.Ledger, next ledger.Number, record *linkv1.Record) error,
 ) error {
-	return l.change(ctx, &change{
-		target: "subscription " + target,
-		build: func(state *ledger.Ledger, next ledger.Number) (*linkv1.TenantChange, *linkv1.SubscriptionChange, error) {
-			subscription, err := build(state, next)
-			return nil, subscription, err
-		},
-	})
+	return l.change(ctx, &change{target: target, build: build})
 }
 
-// ChangeTenant is ChangeSubscription for a tenant. It is applied alone: no
-// subscription is changed in the same record.
+// ChangeTenant is Change for a tenant: nothing else is changed in the same
+// record.
 func (l *Leader) ChangeTenant(ctx context.Context, build func(state *ledger.Ledger) (*linkv1.TenantChange, error)) error {
 	return l.change(ctx, &change{
 		target: tenantTarget,
-		build: func(state *ledger.Ledger, _ ledger.Number) (*linkv1.TenantChange, *linkv1.SubscriptionChange, error) {
+		build: func(state *ledger.Ledger, _ ledger.Number, record *linkv1.Record) error {
 			tenant, err := build(state)
-			return tenant, nil, err
+			if err == nil {
+				record.Tenants = append(record.Tenants, tenant)
+			}
+			return err
 		},
 	})
 }

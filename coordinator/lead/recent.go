@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 )
@@ -23,7 +24,7 @@ type committed struct {
 func decodeRecord(r eventlog.Record) (committed, error) {
 	record := new(linkv1.Record)
 	if err := proto.Unmarshal(r.Data, record); err != nil {
-		return committed{}, fmt.Errorf("decoding record %d: %w", r.Seq, err)
+		return committed{}, fmt.Errorf("%w: decoding record %d: %w", ledger.ErrInvalid, r.Seq, err)
 	}
 	hash := sha256.Sum256(r.Data)
 	return committed{r.Seq, hash[:], record, len(r.Data)}, nil
@@ -78,6 +79,17 @@ func (r *recent) putOlder(c committed) {
 		delete(r.older, r.order[0])
 		r.order = r.order[1:]
 	}
+}
+
+// mark returns the mark of the newest record.
+func (r *recent) mark() Mark {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.records) == 0 {
+		return Mark{}
+	}
+	newest := r.records[len(r.records)-1]
+	return Mark{newest.sequence, newest.hash}
 }
 
 // get returns a record if it is in memory.

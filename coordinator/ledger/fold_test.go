@@ -16,8 +16,9 @@ import (
 )
 
 // busy returns a book in which something of everything has happened:
-// subscription 1 is owed 2/0 and behind from 2/1, 2 is owed both events after
-// a failure, 3 was deleted, 4 wants other types.
+// subscription 1 is owed 2/0, behind from 2/1, and wants other types since
+// record 3, 2 is owed both events after a failure, 3 was deleted, 4 wants other
+// types.
 func busy(t testing.TB) *book {
 	b := newBook()
 	b.must(t, &linkv1.Record{
@@ -40,7 +41,11 @@ func busy(t testing.TB) *book {
 	})
 	failed := outcome(linkv1.Outcome_RETRY, Delivery{2, Position{2, 0}}, 1)
 	failed.Outcome.NextTimeUnixMs = 7000
-	b.must(t, &linkv1.Record{TimeUnixMs: 3000, Outcomes: EncodeOutcomes(3000, []Reported{failed})})
+	b.must(t, &linkv1.Record{
+		TimeUnixMs:    3000,
+		Subscriptions: []*linkv1.SubscriptionChange{put(1, "acme", "sub_1", "order.created", "invoice.*")},
+		Outcomes:      EncodeOutcomes(3000, []Reported{failed}),
+	})
 	return b
 }
 

@@ -194,6 +194,9 @@ func (l *Ledger) consistent() error {
 		if !slices.IsSortedFunc(s.owed, func(a, b owed) int { return a.position.Compare(b.position) }) {
 			return fmt.Errorf("subscription %d: positions are out of order", number)
 		}
+		if err := s.consistentEras(); err != nil {
+			return fmt.Errorf("subscription %d: %w", number, err)
+		}
 		if got := l.SubscriptionByID(s.Tenant, s.ID()); got != s {
 			return fmt.Errorf("subscription %d is not found by its id %s", number, s.ID())
 		}
@@ -219,6 +222,22 @@ func (l *Ledger) consistent() error {
 	}
 	if listed != l.SubscriptionCount() {
 		return fmt.Errorf("%d subscriptions, %d in the tenants' lists", l.SubscriptionCount(), listed)
+	}
+	return nil
+}
+
+// consistentEras checks that the eras are of one that is behind, bounded, in
+// order, and not over.
+func (s *Subscription) consistentEras() error {
+	if len(s.eras) > maxEras || !s.behind && len(s.eras) > 0 {
+		return fmt.Errorf("has %d eras, behind: %t", len(s.eras), s.behind)
+	}
+	last := s.cursor.Sequence
+	for _, e := range s.eras {
+		if e.until <= last {
+			return fmt.Errorf("has an era before record %d, after %d", e.until, last)
+		}
+		last = e.until
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"net/http"
 	"slices"
 	"time"
 
@@ -69,6 +70,10 @@ func DefaultLimits() *linkv1.Limits {
 		OutstandingPartition: 1 << 20,
 		IdempotencyMs:        (24 * time.Hour).Milliseconds(),
 		IdempotencyCount:     1 << 20,
+		BreakerFailures:      10,
+		ProbeFirstMs:         (5 * time.Second).Milliseconds(),
+		ProbeLastMs:          (5 * time.Minute).Milliseconds(),
+		DisableAfterMs:       (5 * 24 * time.Hour).Milliseconds(),
 	}
 }
 
@@ -95,7 +100,9 @@ type Ledger struct {
 
 	tenants       map[TenantID]*tenant
 	subscriptions map[Number]*Subscription
+	replays       map[string]*linkv1.StoredReplay
 	window        window
+	timeline      timeline
 	outstanding   int // over all subscriptions
 	behind        map[Number]*Subscription
 }
@@ -108,6 +115,7 @@ func New() *Ledger {
 		tenants:       make(map[TenantID]*tenant),
 		subscriptions: make(map[Number]*Subscription),
 		behind:        make(map[Number]*Subscription),
+		replays:       make(map[string]*linkv1.StoredReplay),
 	}
 }
 
@@ -117,7 +125,20 @@ type Result struct {
 	Subscriptions []SubscriptionChange
 	// Deliveries in the order of what happened to them.
 	Deliveries []DeliveryChange
+	// Paced are the subscriptions that may be sent to in another way than
+	// before; each may be there more than once.
+	Paced []*Subscription
+	// Expired are stretches of the log that nobody was asked about in time.
+	Expired []Range
 }
+
+// Range is a stretch of the log that a subscription was behind of.
+type Range struct {
+	Subscription Number
+	From, Until  Position // [From, Until)
+}
+
+func (r *Result) paced(s *Subscription) { r.Paced = append(r.Paced, s) }
 
 // SubscriptionChange says that a subscription was put or deleted.
 type SubscriptionChange struct {
@@ -132,9 +153,10 @@ type DeliveryChange struct {
 	Tenant   TenantID
 	ID       string // of the subscription
 	Attempts uint32 // made so far
-	Next     int64  // unix ms: when it is due; only for Owed and Retried
+	Charged  uint32 // of these, how many used up the schedule
+	Next     int64  // unix ms: when it is due, while it is owed
 	Since    int64  // unix ms: when it began to be owed
-	// Outcome is the attempt that changed it; nil for Owed and Cancelled.
+	// Outcome is the attempt that changed it, if one did.
 	Outcome *linkv1.Outcome
 	Worker  string // who made the attempt
 }
@@ -144,11 +166,13 @@ type ChangeKind int
 
 // What can happen to a delivery.
 const (
-	Owed      ChangeKind = iota // began to be owed, and is due
-	Retried                     // an attempt failed, and another is due later
-	Delivered                   // ended: an attempt succeeded
-	Died                        // ended: the last attempt failed
-	Cancelled                   // ended: its subscription was deleted
+	Owed        ChangeKind = iota // began to be owed, and is due
+	Retried                       // an attempt failed, and another is due later
+	Rescheduled                   // is due at another time, without an attempt
+	Delivered                     // ended: an attempt succeeded
+	Died                          // ended: the last attempt failed
+	Expired                       // ended: retention was over before an attempt succeeded
+	Cancelled                     // ended: its subscription was deleted, or resumed without it
 )
 
 // Fold takes the record that follows. hash is the SHA-256 of the record's
@@ -171,9 +195,21 @@ func (l *Ledger) Fold(sequence uint64, hash []byte, record *linkv1.Record) (Resu
 	for _, change := range record.GetSubscriptions() {
 		l.foldSubscription(change, &result)
 	}
+	for _, control := range record.GetControls() {
+		l.foldControl(control, &result)
+	}
+	for _, change := range record.GetReplays() {
+		l.foldReplay(change)
+	}
+	if before := record.GetExpireBefore(); before > 0 {
+		l.expire(before, &result)
+	}
 	l.foldOutcomes(record.GetOutcomes(), &result)
 	for _, admit := range record.GetAdmits() {
 		l.foldAdmit(admit, &result)
+	}
+	for _, readmit := range record.GetReadmits() {
+		l.foldReadmit(readmit, &result)
 	}
 	for i, event := range record.GetEvents() {
 		l.foldEvent(Position{sequence, uint32(i)}, event, &result) //nolint:gosec // a record holds few events
@@ -181,6 +217,7 @@ func (l *Ledger) Fold(sequence uint64, hash []byte, record *linkv1.Record) (Resu
 	if len(record.GetEvents()) > 0 {
 		l.lastEvents = sequence
 	}
+	l.timeline.add(sequence, l.time)
 	l.window.trim(l.time-l.limits.GetIdempotencyMs(), int(l.limits.GetIdempotencyCount()))
 	return result, nil
 }
@@ -220,23 +257,31 @@ func (l *Ledger) checkReferences(record *linkv1.Record) error {
 		return err
 	}
 	for _, admit := range record.GetAdmits() {
-		if err := checkAdmit(admit); err != nil {
+		if err := checkPositions(admit.GetSequences(), admit.GetIndexes()); err != nil {
+			return err
+		}
+	}
+	for _, readmit := range record.GetReadmits() {
+		if len(readmit.GetAttempts()) != len(readmit.GetSequences()) {
+			return fmt.Errorf("%w: uneven columns in a readmit", ErrInvalid)
+		}
+		if err := checkPositions(readmit.GetSequences(), readmit.GetIndexes()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkAdmit refuses uneven columns, and positions that do not rise.
-func checkAdmit(admit *linkv1.Admit) error {
-	if len(admit.GetSequences()) != len(admit.GetIndexes()) {
-		return fmt.Errorf("%w: uneven columns in an admit", ErrInvalid)
+// checkPositions refuses uneven columns, and positions that do not rise.
+func checkPositions(sequences []uint64, indexes []uint32) error {
+	if len(sequences) != len(indexes) {
+		return fmt.Errorf("%w: uneven columns of positions", ErrInvalid)
 	}
 	last := Position{}
-	for i, sequence := range admit.GetSequences() {
-		at := Position{sequence, admit.GetIndexes()[i]}
+	for i, sequence := range sequences {
+		at := Position{sequence, indexes[i]}
 		if at.Compare(last) <= 0 {
-			return fmt.Errorf("%w: positions of an admit out of order", ErrInvalid)
+			return fmt.Errorf("%w: positions out of order", ErrInvalid)
 		}
 		last = at
 	}
@@ -251,6 +296,10 @@ func resolve(given *linkv1.Limits) *linkv1.Limits {
 	set(&limits.OutstandingPartition, given.GetOutstandingPartition())
 	set(&limits.IdempotencyMs, given.GetIdempotencyMs())
 	set(&limits.IdempotencyCount, given.GetIdempotencyCount())
+	set(&limits.BreakerFailures, given.GetBreakerFailures())
+	set(&limits.ProbeFirstMs, given.GetProbeFirstMs())
+	set(&limits.ProbeLastMs, given.GetProbeLastMs())
+	set(&limits.DisableAfterMs, given.GetDisableAfterMs())
 	return limits
 }
 
@@ -276,25 +325,27 @@ func (l *Ledger) foldEvent(at Position, event *linkv1.LoggedEvent, result *Resul
 			full = append(full, s)
 			continue
 		}
-		l.owe(s, at, result)
+		l.owe(s, l.fresh(at), result)
 	}
 	// Not in the loop above: it changes the index. Backwards, so that a list of
 	// which all go is not moved up for each.
 	for _, s := range slices.Backward(full) {
-		s.behind, s.cursor = true, at
-		l.behind[s.Number] = s
-		t.index.remove(s.Number, s.patterns())
+		l.fallBehind(s, at)
 	}
 }
 
-func (l *Ledger) owe(s *Subscription, at Position, result *Result) {
-	if !s.add(owed{position: at, next: l.time, since: l.time}) {
+// owe adds a delivery to what a subscription is owed, if it is not there.
+func (l *Ledger) owe(s *Subscription, o owed, result *Result) {
+	if !s.add(o) {
 		return
 	}
 	l.outstanding++
-	result.Deliveries = append(result.Deliveries, DeliveryChange{
-		Delivery: Delivery{s.Number, at}, Kind: Owed, Tenant: s.Tenant, ID: s.ID(), Next: l.time, Since: l.time,
-	})
+	result.Deliveries = append(result.Deliveries, s.change(Owed, o))
+}
+
+// fresh is a delivery that begins to be owed now.
+func (l *Ledger) fresh(at Position) owed {
+	return owed{position: at, next: l.time, since: l.time}
 }
 
 // capacity is how many deliveries a subscription may have outstanding now.
@@ -309,14 +360,17 @@ func (l *Ledger) capacity(s *Subscription) int {
 	return most
 }
 
+// Room returns how many more deliveries a subscription may have outstanding.
+func (l *Ledger) Room(s *Subscription) int { return max(0, l.capacity(s)-len(s.owed)) }
+
 // foldAdmit takes positions from the log into the set of one that is behind, as
 // far as there is room: a proposal may come late, or be one of many, and the
 // limits hold all the same. What does not fit is proposed again.
 func (l *Ledger) foldAdmit(admit *linkv1.Admit, result *Result) {
 	s := l.subscriptions[Number(admit.GetSubscription())]
 	next := Position{admit.GetNextSequence(), admit.GetNextIndex()}
-	if s == nil || !s.behind || next.Compare(s.cursor) < 0 {
-		return // deleted meanwhile, or a stale proposal
+	if s == nil || !s.behind || s.mode != Active || next.Compare(s.cursor) < 0 {
+		return // deleted or paused meanwhile, or a stale proposal
 	}
 	for i, sequence := range admit.GetSequences() {
 		at := Position{sequence, admit.GetIndexes()[i]}
@@ -327,14 +381,12 @@ func (l *Ledger) foldAdmit(admit *linkv1.Admit, result *Result) {
 			next = at
 			break
 		}
-		l.owe(s, at, result)
+		l.owe(s, l.fresh(at), result)
 	}
 	s.cursor = next
 	s.eras = s.Interest().after(next.Sequence).eras
 	if next.Sequence > l.lastEvents {
-		s.behind, s.cursor, s.eras = false, Position{}, nil
-		delete(l.behind, s.Number)
-		l.tenants[s.Tenant].index.add(s.Number, s.patterns())
+		l.catchUp(s)
 	}
 }
 
@@ -352,29 +404,47 @@ func (l *Ledger) foldOutcomes(outcomes *linkv1.Outcomes, result *Result) {
 		if o == nil {
 			continue
 		}
-		change := DeliveryChange{
-			Delivery: Delivery{s.Number, at}, Tenant: s.Tenant, ID: s.ID(), Since: o.since,
-			Attempts: o.attempts + 1, Outcome: outcome, Worker: reported.Worker,
-		}
-		switch {
-		case outcome.GetKind() == linkv1.Outcome_DELIVERED:
-			change.Kind = Delivered
-			s.failures, s.failingSince = 0, 0
-			l.drop(s, at)
-		case outcome.GetAttempt() != o.attempts+1:
-			continue
-		case outcome.GetKind() == linkv1.Outcome_RETRY:
-			change.Kind, change.Next = Retried, outcome.GetNextTimeUnixMs()
-			s.failed(l.time)
-			o.attempts, o.next = change.Attempts, change.Next
-		case outcome.GetKind() == linkv1.Outcome_DEAD:
-			change.Kind = Died
-			s.failed(l.time)
-			l.drop(s, at)
-		default:
+		if outcome.GetKind() != linkv1.Outcome_DELIVERED && outcome.GetAttempt() != o.attempts+1 {
 			continue
 		}
+		l.foldAttempt(s, *o, reported, result)
+	}
+}
+
+// foldAttempt counts one attempt of a delivery that is owed.
+func (l *Ledger) foldAttempt(s *Subscription, o owed, reported Reported, result *Result) {
+	outcome := reported.Outcome
+	note := func(kind ChangeKind) {
+		change := s.change(kind, o)
+		change.Outcome, change.Worker = outcome, reported.Worker
 		result.Deliveries = append(result.Deliveries, change)
+	}
+	o.attempts++
+	switch outcome.GetKind() {
+	case linkv1.Outcome_DELIVERED:
+		l.drop(s, o.position)
+		note(Delivered)
+		l.succeeded(s, result)
+	case linkv1.Outcome_RETRY, linkv1.Outcome_DEAD:
+		gone := outcome.GetStatusCode() == http.StatusGone
+		if l.failed(s, o.position, outcome, result) {
+			o.charged++
+		} else if outcome.GetKind() == linkv1.Outcome_DEAD && !gone {
+			outcome.NextTimeUnixMs = l.time // the schedule was not used up: the endpoint failed, not the event
+			outcome.Kind = linkv1.Outcome_RETRY
+		}
+		if outcome.GetKind() == linkv1.Outcome_DEAD {
+			l.drop(s, o.position)
+			note(Died)
+		} else {
+			o.next = outcome.GetNextTimeUnixMs()
+			*s.find(o.position) = o
+			note(Retried)
+		}
+		if gone {
+			l.setMode(s, Disabled, "the endpoint answered 410 Gone", result)
+		}
+	case linkv1.Outcome_KIND_UNSPECIFIED, linkv1.Outcome_RETURNED: // change nothing
 	}
 }
 
@@ -415,6 +485,9 @@ func (l *Ledger) BehindCount() int { return len(l.behind) }
 func (l *Ledger) Laggards() iter.Seq2[*Subscription, int] {
 	rooms := make(map[Number]int)
 	for number, s := range l.behind {
+		if s.mode != Active {
+			continue
+		}
 		capacity := l.capacity(s)
 		if room := capacity - len(s.owed); 2*room >= capacity && room > 0 {
 			rooms[number] = room

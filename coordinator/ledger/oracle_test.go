@@ -13,31 +13,29 @@ import (
 
 // oracle says what a ledger should, told the slow way: it keeps every event,
 // a map of what each subscription is owed, and for one that is behind the list
-// of all events it has not been asked about yet. It knows nothing of indexes,
-// rings, columns or counters.
+// of the events it wanted when they were published and waits for. It knows
+// nothing of indexes, eras, rings, columns or counters.
 type oracle struct {
 	limits  *linkv1.Limits
 	now     int64
 	events  map[Position]*linkv1.LoggedEvent
+	last    Position              // of events
 	subs    map[Number]*oracleSub // nil: deleted
 	tenants map[string]bool
 	window  []oracleID
+	wanted  map[Delivery]bool // by the patterns in force when the event was published
 	owed    map[Delivery]bool // all that were ever owed
 }
 
 // oracleSub is a subscription and where each of its events is.
 type oracleSub struct {
 	tenant   string
-	patterns []string
 	matches  func(eventType string) bool
 	owed     map[Position]oracleOwed
 	behind   bool
-	waiting  []Position // published since it went behind, by position; of all tenants
+	waiting  []Position // while behind: wanted, and not owed yet; by position
 	cursor   Position
 	failures int
-
-	created uint64 // sequence
-	changed bool   // its patterns are not what they were when it was created
 }
 
 type oracleOwed struct {
@@ -61,7 +59,7 @@ type oracleChange struct {
 func newOracle() *oracle {
 	return &oracle{
 		events: map[Position]*linkv1.LoggedEvent{}, subs: map[Number]*oracleSub{},
-		tenants: map[string]bool{}, owed: map[Delivery]bool{},
+		tenants: map[string]bool{}, wanted: map[Delivery]bool{}, owed: map[Delivery]bool{},
 	}
 }
 
@@ -77,7 +75,7 @@ func (o *oracle) fold(sequence uint64, record *linkv1.Record, outcomes []Reporte
 	}
 	var changes []oracleChange
 	for _, change := range record.GetSubscriptions() {
-		changes = append(changes, o.subscription(sequence, change)...)
+		changes = append(changes, o.subscription(change)...)
 	}
 	for _, r := range outcomes {
 		changes = append(changes, o.outcome(r.Outcome)...)
@@ -95,7 +93,7 @@ func (o *oracle) fold(sequence uint64, record *linkv1.Record, outcomes []Reporte
 	return changes
 }
 
-func (o *oracle) subscription(sequence uint64, change *linkv1.SubscriptionChange) []oracleChange {
+func (o *oracle) subscription(change *linkv1.SubscriptionChange) []oracleChange {
 	number, put := Number(change.GetNumber()), change.GetPut()
 	s, known := o.subs[number]
 	switch {
@@ -108,14 +106,11 @@ func (o *oracle) subscription(sequence uint64, change *linkv1.SubscriptionChange
 		o.subs[number] = nil
 		return changes
 	case known:
-		s.changed = s.changed || !slices.Equal(s.patterns, put.GetSubscription().GetEventTypes())
-		s.patterns = put.GetSubscription().GetEventTypes()
-		s.matches = slowMatcher(s.patterns)
+		s.matches = slowMatcher(put.GetSubscription().GetEventTypes())
 	case put != nil:
-		patterns := put.GetSubscription().GetEventTypes()
 		o.subs[number] = &oracleSub{
-			tenant: put.GetTenant(), patterns: patterns, matches: slowMatcher(patterns),
-			owed: map[Position]oracleOwed{}, created: sequence,
+			tenant: put.GetTenant(), matches: slowMatcher(put.GetSubscription().GetEventTypes()),
+			owed: map[Position]oracleOwed{},
 		}
 	}
 	return nil
@@ -155,8 +150,8 @@ func (o *oracle) outcome(out *linkv1.Outcome) []oracleChange {
 	return nil
 }
 
-// admit trusts what the leader found in the log: that was checked when it was
-// found.
+// admit takes what the subscription waits for, up to where the leader has read
+// the log, whatever it has found there: it must be the same.
 func (o *oracle) admit(a *linkv1.Admit) []oracleChange {
 	number := Number(a.GetSubscription())
 	next := Position{a.GetNextSequence(), a.GetNextIndex()}
@@ -165,36 +160,33 @@ func (o *oracle) admit(a *linkv1.Admit) []oracleChange {
 		return nil
 	}
 	var changes []oracleChange
-	for i, sequence := range a.GetSequences() {
-		at := Position{sequence, a.GetIndexes()[i]}
-		if !slices.Contains(s.waiting, at) {
-			continue
-		}
+	for len(s.waiting) > 0 && s.waiting[0].Compare(next) < 0 {
 		if o.room(s) <= 0 {
-			next = at
+			next = s.waiting[0]
 			break
 		}
-		changes = append(changes, o.owe(number, at))
+		changes = append(changes, o.owe(number, s.waiting[0]))
+		s.waiting = s.waiting[1:]
 	}
-	s.cursor = next
-	s.waiting = slices.DeleteFunc(s.waiting, func(at Position) bool { return at.Compare(next) < 0 })
-	s.behind = len(s.waiting) > 0
+	s.cursor, s.behind = next, next.Compare(o.last) <= 0
 	return changes
 }
 
 func (o *oracle) publish(at Position, e *linkv1.LoggedEvent) []oracleChange {
-	o.events[at] = e
+	o.events[at], o.last = e, at
 	if !e.GetIdGenerated() && !o.seen(e.GetTenant(), e.GetId()) {
 		o.window = append(o.window, oracleID{e.GetTenant(), e.GetId(), o.now})
 	}
 	var changes []oracleChange
 	for _, number := range slices.Sorted(maps.Keys(o.subs)) {
 		s := o.subs[number]
+		if s == nil || !s.wants(e) {
+			continue
+		}
+		o.wanted[Delivery{number, at}] = true
 		switch {
-		case s == nil:
 		case s.behind:
 			s.waiting = append(s.waiting, at)
-		case !s.wants(e):
 		case o.room(s) <= 0:
 			s.behind, s.cursor, s.waiting = true, at, []Position{at}
 		default:
@@ -333,11 +325,29 @@ func (o *oracle) compareSubscription(want *oracleSub, got *Subscription) error {
 	if behind != want.behind || behind && cursor != want.cursor {
 		return fmt.Errorf("behind: %t from %v, want %t from %v", behind, cursor, want.behind, want.cursor)
 	}
-	if behind && len(want.waiting) > 0 && want.waiting[0].Compare(cursor) < 0 {
-		return fmt.Errorf("the cursor %v has passed %v, which nobody was asked about", cursor, want.waiting[0])
+	if behind {
+		if err := o.compareInterest(got); err != nil {
+			return err
+		}
 	}
 	if failures, _ := got.Failures(); failures != uint64(want.failures) {
 		return fmt.Errorf("%d failures in a row, want %d", failures, want.failures)
+	}
+	return nil
+}
+
+// compareInterest checks that one that is behind wants what it wanted when it
+// was published, in all that it has still to be caught up from.
+func (o *oracle) compareInterest(s *Subscription) error {
+	cursor, _ := s.Behind()
+	for at, e := range o.events {
+		if at.Compare(cursor) < 0 || TenantID(e.GetTenant()) != s.Tenant {
+			continue
+		}
+		got, want := s.Interest().Wants(at.Sequence, e.GetType()), o.wanted[Delivery{s.Number, at}]
+		if got != want {
+			return fmt.Errorf("wants the event %v: %t, want %t", at, got, want)
+		}
 	}
 	return nil
 }

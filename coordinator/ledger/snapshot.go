@@ -88,6 +88,13 @@ func (l *Ledger) encode() *linkv1.Snapshot {
 	for _, s := range l.Subscriptions() {
 		snapshot.Subscriptions = append(snapshot.Subscriptions, s.encode())
 	}
+	for _, id := range l.Replays() {
+		snapshot.Replays = append(snapshot.Replays, &linkv1.ReplayChange{Id: id, Put: l.replays[id]})
+	}
+	for _, m := range l.timeline.marks {
+		snapshot.MarkSequences = append(snapshot.MarkSequences, m.sequence)
+		snapshot.MarkTimesUnixMs = append(snapshot.MarkTimesUnixMs, m.time)
+	}
 	for i := range l.window.size {
 		entry := l.window.at(i)
 		snapshot.WindowKeys = append(snapshot.WindowKeys, entry.key[:]...)
@@ -105,6 +112,10 @@ func (s *Subscription) encode() *linkv1.SubscriptionState {
 		CursorIndex:         s.cursor.Index,
 		ConsecutiveFailures: s.failures,
 		FailingSinceUnixMs:  s.failingSince,
+		Mode:                s.mode,
+		ModeReason:          s.modeReason,
+		ModeSinceUnixMs:     s.modeSince,
+		Breaker:             s.breaker.encode(),
 	}
 	for _, e := range s.eras {
 		state.Eras = append(state.Eras, &linkv1.Era{UntilSequence: e.until, EventTypes: e.patterns})
@@ -113,10 +124,31 @@ func (s *Subscription) encode() *linkv1.SubscriptionState {
 		state.Sequences = append(state.Sequences, o.position.Sequence)
 		state.Indexes = append(state.Indexes, o.position.Index)
 		state.Attempts = append(state.Attempts, o.attempts)
+		state.Charged = append(state.Charged, o.charged)
 		state.NextTimesUnixMs = append(state.NextTimesUnixMs, o.next)
 		state.SinceUnixMs = append(state.SinceUnixMs, o.since)
 	}
 	return state
+}
+
+func (b *breaker) encode() *linkv1.Breaker {
+	if b.failures == 0 {
+		return nil
+	}
+	state := &linkv1.Breaker{Failures: b.failures, Open: b.open, Probes: b.probes, NextProbeUnixMs: b.next}
+	for _, at := range b.events {
+		state.Sequences = append(state.Sequences, at.Sequence)
+		state.Indexes = append(state.Indexes, at.Index)
+	}
+	return state
+}
+
+func decodeBreaker(state *linkv1.Breaker) breaker {
+	b := breaker{failures: state.GetFailures(), open: state.GetOpen(), probes: state.GetProbes(), next: state.GetNextProbeUnixMs()}
+	for i, sequence := range state.GetSequences() {
+		b.events = append(b.events, Position{sequence, state.GetIndexes()[i]})
+	}
+	return b
 }
 
 // decode is the inverse of encode, for a snapshot whose hash was right.
@@ -131,6 +163,12 @@ func decode(snapshot *linkv1.Snapshot) *Ledger {
 	}
 	for _, state := range snapshot.GetSubscriptions() {
 		l.decodeSubscription(state)
+	}
+	for _, change := range snapshot.GetReplays() {
+		l.replays[change.GetId()] = change.GetPut()
+	}
+	for i, sequence := range snapshot.GetMarkSequences() {
+		l.timeline.marks = append(l.timeline.marks, mark{sequence, snapshot.GetMarkTimesUnixMs()[i]})
 	}
 	for i, time := range snapshot.GetWindowTimesUnixMs() {
 		l.window.add(eventKey(snapshot.GetWindowKeys()[i*len(eventKey{}):]), time)
@@ -147,6 +185,10 @@ func (l *Ledger) decodeSubscription(state *linkv1.SubscriptionState) {
 		cursor:       Position{state.GetCursorSequence(), state.GetCursorIndex()},
 		failures:     state.GetConsecutiveFailures(),
 		failingSince: state.GetFailingSinceUnixMs(),
+		breaker:      decodeBreaker(state.GetBreaker()),
+		mode:         state.GetMode(),
+		modeReason:   state.GetModeReason(),
+		modeSince:    state.GetModeSinceUnixMs(),
 	}
 	for _, e := range state.GetEras() {
 		s.eras = append(s.eras, era{e.GetUntilSequence(), e.GetEventTypes()})
@@ -155,6 +197,7 @@ func (l *Ledger) decodeSubscription(state *linkv1.SubscriptionState) {
 		s.owed = append(s.owed, owed{
 			position: Position{sequence, state.GetIndexes()[i]},
 			attempts: state.GetAttempts()[i],
+			charged:  state.GetCharged()[i],
 			next:     state.GetNextTimesUnixMs()[i],
 			since:    state.GetSinceUnixMs()[i],
 		})

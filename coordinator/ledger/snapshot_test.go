@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,6 +17,7 @@ import (
 // every k-th record. The same state must come of it, byte for byte.
 func TestReplay(t *testing.T) {
 	const every = 7
+	changedBehind := 0 // snapshots in which somebody has eras
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			s := newSimulation(seed)
@@ -34,6 +36,9 @@ func TestReplay(t *testing.T) {
 			compareLedgers(t, "replayed", replayed, s.book.ledger, want)
 			for i, snapshot := range snapshots {
 				l := restored(t, snapshot)
+				if slices.ContainsFunc(l.Subscriptions(), func(s *Subscription) bool { return len(s.eras) > 0 }) {
+					changedBehind++
+				}
 				if again := snapshotOf(t, l); !bytes.Equal(again, snapshot) {
 					t.Fatalf("record %d: the restored ledger gives another snapshot", i*every)
 				}
@@ -41,6 +46,9 @@ func TestReplay(t *testing.T) {
 				compareLedgers(t, fmt.Sprintf("restored at %d", i*every), l, s.book.ledger, want)
 			}
 		})
+	}
+	if changedBehind < 10 {
+		t.Errorf("eras were in %d snapshots, want at least 10", changedBehind)
 	}
 }
 
@@ -91,10 +99,18 @@ func TestSnapshotIsWhole(t *testing.T) {
 		"owed: attempts":  func(l *Ledger) { l.subscriptions[2].owed[0].attempts++ },
 		"owed: next":      func(l *Ledger) { l.subscriptions[2].owed[0].next++ },
 		"owed: since":     func(l *Ledger) { l.subscriptions[2].owed[0].since++ },
-		"cursor sequence": func(l *Ledger) { l.subscriptions[1].cursor.Sequence++ },
+		"cursor sequence": func(l *Ledger) { l.subscriptions[1].cursor.Sequence-- },
 		"cursor index":    func(l *Ledger) { l.subscriptions[1].cursor.Index++ },
-		"failures":        func(l *Ledger) { l.subscriptions[2].failures++ },
-		"failing since":   func(l *Ledger) { l.subscriptions[2].failingSince++ },
+		"era":             func(l *Ledger) { l.subscriptions[1].eras = nil },
+		"era: until":      func(l *Ledger) { l.subscriptions[1].eras[0].until++ },
+		"era: patterns":   func(l *Ledger) { l.subscriptions[1].eras[0].patterns = []string{"z"} },
+		"era: everything": func(l *Ledger) { l.subscriptions[1].eras[0].patterns = nil },
+		"second era": func(l *Ledger) {
+			l.sequence++
+			l.foldSubscription(put(1, "acme", "sub_1", "z"), &Result{})
+		},
+		"failures":      func(l *Ledger) { l.subscriptions[2].failures++ },
+		"failing since": func(l *Ledger) { l.subscriptions[2].failingSince++ },
 		"behind": func(l *Ledger) {
 			l.foldAdmit(admit(1, Position{l.lastEvents + 1, 0}), &Result{})
 		},

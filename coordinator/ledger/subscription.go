@@ -32,14 +32,19 @@ type Subscription struct {
 	behind       bool     // not in the tenant's index
 	cursor       Position // while behind: first that is not accounted for
 	eras         []era    // while behind: what it wanted before
-	failures     uint64   // in a row
+	failures     uint64   // in a row, of whatever kind
 	failingSince int64    // unix ms; 0 if the last attempt succeeded
+	breaker      breaker
+	mode         Mode
+	modeReason   string // why it is not Active
+	modeSince    int64  // unix ms; 0 while Active
 }
 
 // owed is one outstanding delivery.
 type owed struct {
 	position Position
 	attempts uint32 // made so far
+	charged  uint32 // of these, how many used up the schedule
 	next     int64  // unix ms: when the next one is due
 	since    int64  // unix ms
 }
@@ -48,6 +53,7 @@ type owed struct {
 type Outstanding struct {
 	Position Position
 	Attempts uint32    // made so far
+	Charged  uint32    // of these, how many used up the schedule
 	Next     time.Time // when the next one is due
 }
 
@@ -60,12 +66,15 @@ func (s *Subscription) Failing() bool { return s.failures >= failingAfter }
 // Behind reports whether it is caught up from the log, and from where on.
 func (s *Subscription) Behind() (cursor Position, behind bool) { return s.cursor, s.behind }
 
-// Failures returns how many attempts failed in a row, and since when.
-func (s *Subscription) Failures() (count uint64, since time.Time) {
-	if s.failingSince == 0 {
-		return s.failures, time.Time{}
+// Charged returns how many attempts of a delivery used up its schedule; 0 if
+// it is not owed.
+func (l *Ledger) Charged(d Delivery) uint32 {
+	if s := l.subscriptions[d.Subscription]; s != nil {
+		if o := s.find(d.Position); o != nil {
+			return o.charged
+		}
 	}
-	return s.failures, time.UnixMilli(s.failingSince)
+	return 0
 }
 
 // OutstandingCount returns how many deliveries it is owed.
@@ -75,7 +84,7 @@ func (s *Subscription) OutstandingCount() int { return len(s.owed) }
 func (s *Subscription) Outstanding() iter.Seq[Outstanding] {
 	return func(yield func(Outstanding) bool) {
 		for _, o := range s.owed {
-			if !yield(Outstanding{o.position, o.attempts, time.UnixMilli(o.next)}) {
+			if !yield(Outstanding{o.position, o.attempts, o.charged, time.UnixMilli(o.next)}) {
 				return
 			}
 		}
@@ -90,10 +99,11 @@ func (s *Subscription) patterns() []string {
 	return s.Stored.GetSubscription().GetEventTypes()
 }
 
-func (s *Subscription) failed(now int64) {
-	s.failures++
-	if s.failingSince == 0 {
-		s.failingSince = now
+// change says what happened to a delivery.
+func (s *Subscription) change(kind ChangeKind, o owed) DeliveryChange {
+	return DeliveryChange{
+		Delivery: Delivery{s.Number, o.position}, Kind: kind, Tenant: s.Tenant, ID: s.ID(),
+		Attempts: o.attempts, Charged: o.charged, Next: o.next, Since: o.since,
 	}
 }
 
@@ -227,7 +237,7 @@ func (l *Ledger) foldSubscription(change *linkv1.SubscriptionChange, result *Res
 		t.index.add(number, s.patterns())
 		result.Subscriptions = append(result.Subscriptions, SubscriptionChange{number, s})
 	default:
-		t := l.tenants[s.Tenant]
+		t, moved := l.tenants[s.Tenant], s.Stored.GetSubscription().GetUrl() != put.GetSubscription().GetUrl()
 		if s.behind {
 			s.eras = s.Interest().changed(l.sequence, put.GetSubscription().GetEventTypes()).eras
 			s.Stored = put
@@ -237,23 +247,20 @@ func (l *Ledger) foldSubscription(change *linkv1.SubscriptionChange, result *Res
 			t.index.add(number, s.patterns())
 		}
 		result.Subscriptions = append(result.Subscriptions, SubscriptionChange{number, s})
+		if moved {
+			l.succeeded(s, result) // nothing is known of another endpoint
+		}
 	}
 }
 
 func (l *Ledger) deleteSubscription(s *Subscription, result *Result) {
-	for _, o := range s.owed {
-		result.Deliveries = append(result.Deliveries, DeliveryChange{
-			Delivery: Delivery{s.Number, o.position}, Kind: Cancelled,
-			Tenant: s.Tenant, ID: s.ID(), Attempts: o.attempts, Since: o.since,
-		})
-	}
+	l.cancelOwed(s, result)
 	t := l.tenants[s.Tenant]
 	if s.behind {
 		delete(l.behind, s.Number)
 	} else {
 		t.index.remove(s.Number, s.patterns())
 	}
-	l.outstanding -= len(s.owed)
 	delete(t.byID, s.ID())
 	drop(&t.all, s.Number)
 	delete(l.subscriptions, s.Number)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
+	"google.golang.org/protobuf/proto"
 
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 )
@@ -25,6 +26,8 @@ import (
 //	  admit NUMBER NEXT [POSITION…]
 //	  event TENANT ID TYPE
 //	state               prints the whole state
+//	wanted NUMBER       prints what a subscription that is behind wants of the
+//	                    log from its cursor on
 //	seen TENANT ID…     prints whether event ids are in the idempotency window
 //	restore             goes on with the ledger restored from a snapshot
 func TestTranscripts(t *testing.T) {
@@ -44,6 +47,8 @@ func (c *transcript) run(t *testing.T, data *datadriven.TestData) string {
 		return c.record(t, record, data)
 	case "state":
 		return describe(c.book.ledger)
+	case "wanted":
+		return c.wanted(t, parseItem(t, data.Cmd+" "+data.CmdArgs[0].Key).number())
 	case "seen":
 		return c.seen(data)
 	case "restore":
@@ -54,6 +59,30 @@ func (c *transcript) run(t *testing.T, data *datadriven.TestData) string {
 		data.Fatalf(t, "unknown command %s", data.Cmd)
 		return ""
 	}
+}
+
+// wanted reads the log as a leader does that catches a subscription up.
+func (c *transcript) wanted(t *testing.T, number Number) string {
+	var out strings.Builder
+	s := c.book.ledger.Subscription(number)
+	cursor, behind := s.Behind()
+	if !behind {
+		return "is not behind\n"
+	}
+	for i, data := range c.book.log[cursor.Sequence-1:] {
+		record := new(linkv1.Record)
+		if err := proto.Unmarshal(data, record); err != nil {
+			t.Fatal(err)
+		}
+		for index, e := range record.GetEvents() {
+			at := Position{cursor.Sequence + uint64(i), uint32(index)}
+			if at.Compare(cursor) >= 0 && TenantID(e.GetTenant()) == s.Tenant &&
+				s.Interest().Wants(at.Sequence, e.GetType()) {
+				fmt.Fprintf(&out, "%v %s\n", at, e.GetType())
+			}
+		}
+	}
+	return out.String()
 }
 
 func (c *transcript) seen(data *datadriven.TestData) string {
@@ -226,6 +255,9 @@ func describe(l *Ledger) string {
 		fmt.Fprintf(&out, "subscription %d: %s %s %v\n", s.Number, s.Tenant, s.ID(), s.patterns())
 		if cursor, behind := s.Behind(); behind {
 			fmt.Fprintf(&out, "  behind from %v\n", cursor)
+		}
+		for _, e := range s.eras {
+			fmt.Fprintf(&out, "  before record %d: %v\n", e.until, e.patterns)
 		}
 		if failures, since := s.Failures(); failures > 0 {
 			fmt.Fprintf(&out, "  failures %d since %d, failing %t\n", failures, since.UnixMilli(), s.Failing())

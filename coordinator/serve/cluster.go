@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"google.golang.org/grpc/status"
+
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
@@ -22,7 +24,7 @@ func (s *Server) DescribeCluster(ctx context.Context, _ *fanfarev1.DescribeClust
 	for i, partition := range cluster.GetPartitions() {
 		leader, err := s.Directory.Leader(int(partition.GetId()))
 		if err != nil {
-			if partition.GetLeader() == "" {
+			if partition.GetLeader() == "" && s.Directory.Halted(int(partition.GetId())) == nil {
 				cluster.Problems = append(cluster.Problems, fmt.Sprintf("partition %d has no leader", partition.GetId()))
 			}
 			continue
@@ -54,17 +56,41 @@ func (s *Server) DescribeCluster(ctx context.Context, _ *fanfarev1.DescribeClust
 	return cluster, nil
 }
 
-// Ready reports whether every partition that this process should lead is led,
-// and if not, why.
-func (s *Server) Ready(ctx context.Context) error {
+// Readiness says whether a process serves, and what is wrong.
+type Readiness struct {
+	Serves   bool
+	Problems []string // also of a process that serves
+}
+
+// Ready reports whether every partition that this process should lead is led.
+// Those that are halted do not count, as long as there are others: no other
+// process could serve them, and the others are served.
+func (s *Server) Ready(ctx context.Context) Readiness {
+	ready := Readiness{Serves: true}
+	halted := 0
 	for partition := range s.Directory.Partitions() {
-		leader, err := s.Directory.Leader(partition)
-		if err != nil {
-			return err
+		if err := s.Directory.Halted(partition); err != nil {
+			ready.Problems = append(ready.Problems, err.Error())
+			halted++
+			continue
 		}
-		if err := leader.Query(ctx, func(*ledger.Ledger) {}); err != nil {
-			return fmt.Errorf("partition %d: %w", partition, err)
+		if err := s.answers(ctx, partition); err != nil {
+			ready.Serves = false
+			ready.Problems = append(ready.Problems, status.Convert(err).Message())
 		}
+	}
+	ready.Serves = ready.Serves && halted < s.Directory.Partitions()
+	return ready
+}
+
+// answers returns an error if the leader of a partition does not.
+func (s *Server) answers(ctx context.Context, partition int) error {
+	leader, err := s.Directory.Leader(partition)
+	if err != nil {
+		return err
+	}
+	if err := leader.Query(ctx, func(*ledger.Ledger) {}); err != nil {
+		return fmt.Errorf("partition %d: %w", partition, err)
 	}
 	return nil
 }

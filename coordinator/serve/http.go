@@ -20,8 +20,8 @@ import (
 type HTTPConfig struct {
 	// API is a connection to the gRPC services that are to be shown.
 	API *grpc.ClientConn
-	// Ready says what keeps this process from serving, or nil.
-	Ready func(context.Context) error
+	// Ready says whether this process serves.
+	Ready func(context.Context) Readiness
 	// Metrics serves the metrics in the text format of Prometheus; nil: nobody
 	// does.
 	Metrics http.Handler
@@ -56,7 +56,7 @@ func HTTP(ctx context.Context, config HTTPConfig) (http.Handler, error) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(openapi.Document()) // the client may have gone
 	})
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { reportHealth(w, nil) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { reportHealth(w, Readiness{Serves: true}) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { reportHealth(w, config.Ready(r.Context())) })
 	if config.Metrics != nil {
 		mux.Handle("GET /metrics", config.Metrics)
@@ -78,16 +78,19 @@ func upperState(next http.Handler) http.Handler {
 	})
 }
 
-// reportHealth answers 200, or 503 with what is wrong.
-func reportHealth(w http.ResponseWriter, problem error) {
+// reportHealth answers 200, or 503 if the process does not serve, and what is
+// wrong in both cases.
+func reportHealth(w http.ResponseWriter, ready Readiness) {
 	answer := struct {
 		Status  string `json:"status"`
 		Problem string `json:"problem,omitempty"`
-	}{Status: "ok"}
+	}{"ok", strings.Join(ready.Problems, "; ")}
 	code := http.StatusOK
-	if problem != nil {
-		answer.Status, answer.Problem = "unavailable", problem.Error()
-		code = http.StatusServiceUnavailable
+	switch {
+	case !ready.Serves:
+		answer.Status, code = "unavailable", http.StatusServiceUnavailable
+	case len(ready.Problems) > 0:
+		answer.Status = "degraded"
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)

@@ -41,6 +41,9 @@ type Directory interface {
 	// Leader returns a partition's leader, if it is in this process. An error
 	// says who leads it instead, as a status a client understands.
 	Leader(partition int) (*lead.Leader, error)
+	// Halted returns why a partition cannot be served from the data there is,
+	// and what to do; nil if it can.
+	Halted(partition int) error
 	// Describe returns the members, shards and engines as the cluster has
 	// them, and the partitions without what only their leaders know.
 	Describe(ctx context.Context) (*fanfarev1.Cluster, error)

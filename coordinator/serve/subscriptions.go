@@ -5,16 +5,20 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/fanfare-dev/fanfare/coordinator/lead"
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 	"github.com/fanfare-dev/fanfare/internal/history"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
@@ -63,16 +67,17 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 	stored := &linkv1.StoredSubscription{
 		Tenant: string(tenant), Id: id, Subscription: wanted, SealedSecrets: [][]byte{s.Secrets.Seal(secret)},
 	}
-	err = leader.ChangeSubscription(ctx, id, func(l *ledger.Ledger, next ledger.Number) (*linkv1.SubscriptionChange, error) {
+	err = leader.Change(ctx, id, func(l *ledger.Ledger, next ledger.Number, record *linkv1.Record) error {
 		if tenant != DefaultTenant && l.Tenant(tenant) == nil {
-			return nil, notFound("tenant", string(tenant))
+			return notFound("tenant", string(tenant))
 		}
-		return &linkv1.SubscriptionChange{Number: uint64(next), Put: stored}, nil
+		record.Subscriptions = append(record.Subscriptions, &linkv1.SubscriptionChange{Number: uint64(next), Put: stored})
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	created := show(stored, nil)
+	created := show(stored)
 	created.Secret = &secret
 	return created, nil
 }
@@ -86,7 +91,7 @@ func (s *Server) GetSubscription(ctx context.Context, request *fanfarev1.GetSubs
 	var found *fanfarev1.Subscription
 	err = s.read(ctx, tenant, func(l *ledger.Ledger) {
 		if sub := l.SubscriptionByID(tenant, id); sub != nil {
-			found = show(sub.Stored, healthOf(sub))
+			found = showWithHealth(sub, sub.Stored)
 		}
 	})
 	if err != nil {
@@ -120,7 +125,7 @@ func (s *Server) ListSubscriptions(ctx context.Context, request *fanfarev1.ListS
 			response.NextPageToken = numberToken(found[len(found)-1].Number)
 		}
 		for _, sub := range found {
-			response.Subscriptions = append(response.Subscriptions, show(sub.Stored, healthOf(sub)))
+			response.Subscriptions = append(response.Subscriptions, showWithHealth(sub, sub.Stored))
 		}
 	})
 	return response, err
@@ -141,27 +146,66 @@ func (s *Server) UpdateSubscription(ctx context.Context, request *fanfarev1.Upda
 	if err != nil {
 		return nil, err
 	}
-	var stored *linkv1.StoredSubscription
-	var health *fanfarev1.SubscriptionHealth
-	err = leader.ChangeSubscription(ctx, id, func(l *ledger.Ledger, _ ledger.Number) (*linkv1.SubscriptionChange, error) {
+	var updated *fanfarev1.Subscription
+	err = s.changeOne(ctx, leader, tenant, id, func(sub *ledger.Subscription, record *linkv1.Record) error {
+		if err := checkEtag(given.GetEtag(), sub.Stored); err != nil {
+			return err
+		}
+		stored, err := s.updated(sub.Stored, given, paths)
+		if err != nil {
+			return within("subscription", err)
+		}
+		updated = showWithHealth(sub, stored)
+		record.Subscriptions = append(record.Subscriptions, &linkv1.SubscriptionChange{Number: uint64(sub.Number), Put: stored})
+		return nil
+	})
+	return updated, err
+}
+
+// changeOne makes a change of a subscription that exists durable.
+func (s *Server) changeOne(ctx context.Context, leader *lead.Leader, tenant ledger.TenantID, id string,
+	build func(sub *ledger.Subscription, record *linkv1.Record) error,
+) error {
+	return leader.Change(ctx, id, func(l *ledger.Ledger, _ ledger.Number, record *linkv1.Record) error {
 		sub := l.SubscriptionByID(tenant, id)
 		if sub == nil {
-			return nil, notFound("subscription", given.GetName())
+			return notFound("subscription", subscriptionName(tenant, id))
 		}
-		if err := checkEtag(given.GetEtag(), sub.Stored); err != nil {
-			return nil, err
-		}
-		var err error
-		if stored, err = s.updated(sub.Stored, given, paths); err != nil {
-			return nil, within("subscription", err)
-		}
-		health = healthOf(sub)
-		return &linkv1.SubscriptionChange{Number: uint64(sub.Number), Put: stored}, nil
+		return build(sub, record)
+	})
+}
+
+// PauseSubscription implements SubscriptionService.
+func (s *Server) PauseSubscription(ctx context.Context, request *fanfarev1.PauseSubscriptionRequest) (*fanfarev1.Subscription, error) {
+	return s.control(ctx, request.GetName(), linkv1.Control_PAUSE)
+}
+
+// ResumeSubscription implements SubscriptionService.
+func (s *Server) ResumeSubscription(ctx context.Context, request *fanfarev1.ResumeSubscriptionRequest) (*fanfarev1.Subscription, error) {
+	if request.GetFromNow() {
+		return s.control(ctx, request.GetName(), linkv1.Control_RESUME_FROM_NOW)
+	}
+	return s.control(ctx, request.GetName(), linkv1.Control_RESUME)
+}
+
+// control pauses or resumes a subscription, and returns it as it is then.
+func (s *Server) control(ctx context.Context, name string, action linkv1.Control_Action) (*fanfarev1.Subscription, error) {
+	tenant, id, err := parseChild("name", name, "subscriptions")
+	if err != nil {
+		return nil, err
+	}
+	leader, err := s.leader(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	err = s.changeOne(ctx, leader, tenant, id, func(sub *ledger.Subscription, record *linkv1.Record) error {
+		record.Controls = append(record.Controls, &linkv1.Control{Subscription: uint64(sub.Number), Action: action})
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return show(stored, health), nil
+	return s.GetSubscription(ctx, &fanfarev1.GetSubscriptionRequest{Name: name})
 }
 
 // DeleteSubscription implements SubscriptionService.
@@ -174,15 +218,12 @@ func (s *Server) DeleteSubscription(ctx context.Context, request *fanfarev1.Dele
 	if err != nil {
 		return nil, err
 	}
-	err = leader.ChangeSubscription(ctx, id, func(l *ledger.Ledger, _ ledger.Number) (*linkv1.SubscriptionChange, error) {
-		sub := l.SubscriptionByID(tenant, id)
-		if sub == nil {
-			return nil, notFound("subscription", request.GetName())
-		}
+	err = s.changeOne(ctx, leader, tenant, id, func(sub *ledger.Subscription, record *linkv1.Record) error {
 		if err := checkEtag(request.GetEtag(), sub.Stored); err != nil {
-			return nil, err
+			return err
 		}
-		return &linkv1.SubscriptionChange{Number: uint64(sub.Number)}, nil
+		record.Subscriptions = append(record.Subscriptions, &linkv1.SubscriptionChange{Number: uint64(sub.Number)})
+		return nil
 	})
 	return &emptypb.Empty{}, err
 }
@@ -246,13 +287,8 @@ func (s *Server) checkSubscription(sub *fanfarev1.Subscription) error {
 	if err := s.URLs.CheckURL(sub.GetUrl()); err != nil {
 		return invalid("url", "is not allowed: %s", err.Error())
 	}
-	if len(sub.GetEventTypes()) > maxPatterns {
-		return invalid("event_types", "has %d patterns; at most %d are allowed", len(sub.GetEventTypes()), maxPatterns)
-	}
-	for i, pattern := range sub.GetEventTypes() {
-		if err := ledger.CheckPattern(pattern); err != nil {
-			return invalid("event_types["+strconv.Itoa(i)+"]", "%s", err.Error())
-		}
+	if err := checkPatterns(sub.GetEventTypes()); err != nil {
+		return err
 	}
 	if err := checkText("description", sub.GetDescription(), maxDescription); err != nil {
 		return err
@@ -265,6 +301,19 @@ func (s *Server) checkSubscription(sub *fanfarev1.Subscription) error {
 		return invalid("payload_mode", "is %q; expected standard, cloudevents-binary, cloudevents-structured or raw", sub.GetPayloadMode())
 	}
 	return checkTimes(sub)
+}
+
+// checkPatterns says what is wrong with a list of patterns of event types.
+func checkPatterns(patterns []string) error {
+	if len(patterns) > maxPatterns {
+		return invalid("event_types", "has %d patterns; at most %d are allowed", len(patterns), maxPatterns)
+	}
+	for i, pattern := range patterns {
+		if err := ledger.CheckPattern(pattern); err != nil {
+			return invalid("event_types["+strconv.Itoa(i)+"]", "%s", err.Error())
+		}
+	}
+	return nil
 }
 
 func checkTimes(sub *fanfarev1.Subscription) error {
@@ -333,8 +382,7 @@ func maskOf(request *fanfarev1.UpdateSubscriptionRequest) (map[string]bool, erro
 			for name := range known {
 				paths[name] = name != "secret" || known[name]
 			}
-		case path == "name", path == "etag": // they say which one, not what
-		case outputOnly(path): // so that what Get answered can be sent back
+		case path == "etag", outputOnly(path): // so that what Get answered can be sent back
 		default:
 			return nil, invalid("update_mask", "has %q, which is not a field that can be changed", path)
 		}
@@ -345,8 +393,14 @@ func maskOf(request *fanfarev1.UpdateSubscriptionRequest) (map[string]bool, erro
 // outputOnly reports whether a path leads to what only the server sets, which
 // is to be ignored (https://google.aip.dev/203).
 func outputOnly(path string) bool {
-	field, _, _ := strings.Cut(path, ".")
-	return field == "create_time" || field == "update_time" || field == "health"
+	name, _, _ := strings.Cut(path, ".")
+	fields := new(fanfarev1.Subscription).ProtoReflect().Descriptor().Fields()
+	field := fields.ByName(protoreflect.Name(name))
+	if field == nil {
+		return false
+	}
+	behavior, _ := proto.GetExtension(field.Options(), annotations.E_FieldBehavior).([]annotations.FieldBehavior)
+	return slices.Contains(behavior, annotations.FieldBehavior_OUTPUT_ONLY)
 }
 
 // updated returns a stored subscription with some fields changed.
@@ -406,26 +460,43 @@ func checkEtag(given string, stored *linkv1.StoredSubscription) error {
 }
 
 // show returns a subscription as clients see it, without its secret.
-func show(stored *linkv1.StoredSubscription, health *fanfarev1.SubscriptionHealth) *fanfarev1.Subscription {
+func show(stored *linkv1.StoredSubscription) *fanfarev1.Subscription {
 	sub := proto.CloneOf(stored.GetSubscription())
 	sub.Name = subscriptionName(ledger.TenantID(stored.GetTenant()), stored.GetId())
 	sub.Etag = etagOf(stored)
-	sub.Health = health
+	sub.State = fanfarev1.Subscription_ACTIVE
 	return sub
 }
 
-func healthOf(sub *ledger.Subscription) *fanfarev1.SubscriptionHealth {
-	failures, since := sub.Failures()
+// showWithHealth is show, with what is known of the endpoint.
+func showWithHealth(sub *ledger.Subscription, stored *linkv1.StoredSubscription) *fanfarev1.Subscription {
+	shown, health := show(stored), sub.Health()
+	switch health.Mode {
+	case ledger.Paused:
+		shown.State = fanfarev1.Subscription_PAUSED
+	case ledger.Disabled:
+		shown.State = fanfarev1.Subscription_DISABLED
+	case ledger.Active:
+	}
+	shown.StateReason, shown.StateTime = health.ModeReason, timeOf(health.ModeSince)
 	_, behind := sub.Behind()
-	health := &fanfarev1.SubscriptionHealth{
+	shown.Health = &fanfarev1.SubscriptionHealth{
 		OutstandingCount:    int64(sub.OutstandingCount()),
 		Behind:              behind,
-		ConsecutiveFailures: int64(failures), //nolint:gosec // counts attempts
+		ConsecutiveFailures: int64(health.Failures), //nolint:gosec // counts attempts
+		FailingSince:        timeOf(health.Since),
+		BreakerOpen:         health.Open,
+		NextProbeTime:       timeOf(health.NextProbe),
 	}
-	if !since.IsZero() {
-		health.FailingSince = timestamppb.New(since)
+	return shown
+}
+
+// timeOf is a time as messages have it: absent if it is zero.
+func timeOf(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
 	}
-	return health
+	return timestamppb.New(t)
 }
 
 // numberToken is the page token of lists that are ordered by number.

@@ -14,6 +14,7 @@ import (
 //	members/<id>              Info           on the member's lease
 //	partitions/<p>/owner      MemberID       on the owner's lease
 //	partitions/<p>/ready      PartitionReady on the owner's lease
+//	partitions/<p>/known      PartitionKnown on no lease
 //	shards/<p>/<slot>         MemberID       on the worker's lease
 //	assigner                  MemberID       on the assigner's lease
 const (
@@ -28,6 +29,7 @@ const (
 
 	ownerSuffix = "/owner"
 	readySuffix = "/ready"
+	knownSuffix = "/known"
 )
 
 // MemberID names one process. It must not contain a slash.
@@ -63,6 +65,14 @@ type PartitionReady struct {
 	Coordinator MemberID `json:"coordinator"`
 }
 
+// PartitionKnown is a record that is in the partition's log, kept apart from
+// the log: one that ends before it, or has another there, is not the log that
+// was written.
+type PartitionKnown struct {
+	Sequence uint64 `json:"sequence"`
+	Hash     []byte `json:"hash"` // SHA-256 of the record
+}
+
 // Shard is a slice of one partition's subscriptions.
 type Shard struct {
 	Partition int
@@ -93,6 +103,12 @@ func PartitionOwnerKey(partition int) string {
 // PartitionReadyKey is the key under which the leader says that it serves.
 func PartitionReadyKey(partition int) string {
 	return PartitionsPrefix + strconv.Itoa(partition) + readySuffix
+}
+
+// PartitionKnownKey is the key that says what the partition's log is known to
+// hold.
+func PartitionKnownKey(partition int) string {
+	return PartitionsPrefix + strconv.Itoa(partition) + knownSuffix
 }
 
 // ShardKey is the key of a shard's owner.
@@ -150,7 +166,7 @@ func parseNumber(text string) (int, bool) {
 }
 
 // EncodeValue is the value of a key: JSON, so that people can read it too.
-func EncodeValue[T MemberID | Info | PartitionReady](value T) ([]byte, error) {
+func EncodeValue[T MemberID | Info | PartitionReady | PartitionKnown](value T) ([]byte, error) {
 	encoded, err := json.Marshal(value)
 	if err != nil {
 		return nil, fmt.Errorf("encoding value: %w", err)
@@ -160,7 +176,7 @@ func EncodeValue[T MemberID | Info | PartitionReady](value T) ([]byte, error) {
 
 // DecodeValue is the inverse of EncodeValue. Fields it does not know are
 // ignored: a newer version may have written the value.
-func DecodeValue[T MemberID | Info | PartitionReady](entry Entry) (T, error) {
+func DecodeValue[T MemberID | Info | PartitionReady | PartitionKnown](entry Entry) (T, error) {
 	var value T
 	if err := json.Unmarshal(entry.Value, &value); err != nil {
 		return value, fmt.Errorf("decoding value of %s: %w", entry.Key, err)

@@ -53,6 +53,7 @@ func TestPrefixes(t *testing.T) {
 		{cluster.MemberKey("w1"), "members/w1"},
 		{cluster.PartitionOwnerKey(3), "partitions/3/owner"},
 		{cluster.PartitionReadyKey(3), "partitions/3/ready"},
+		{cluster.PartitionKnownKey(3), "partitions/3/known"},
 		{cluster.PartitionPrefix(3), "partitions/3/"},
 		{cluster.ShardKey(cluster.Shard{Partition: 3, Slot: 14}), "shards/3/14"},
 		{cluster.ShardPrefix(3), "shards/3/"},

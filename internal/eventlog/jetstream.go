@@ -335,11 +335,13 @@ func (r *streamRecords) fetch(ctx context.Context, from, last uint64) ([]Record,
 // a gap, or the error if there are none.
 func (r *streamRecords) consume(ctx context.Context, consumer jetstream.Consumer, from, last uint64) ([]Record, error) {
 	// The consumer may know of fewer, if some are missing or if it lives on
-	// a replica that is behind. In the second case it gets them in time.
-	count := min(last-from+1, maxReadRecords)
-	if pending := consumer.CachedInfo().NumPending; pending > 0 {
-		count = min(count, pending)
+	// a replica that is behind. If it knows of none, the stream's leader is
+	// asked: waiting would not tell the one from the other.
+	pending := consumer.CachedInfo().NumPending
+	if pending == 0 {
+		return r.get(ctx, from)
 	}
+	count := min(last-from+1, maxReadRecords, pending)
 	batch, err := consumer.Fetch(int(count), jetstream.FetchMaxBytes(MaxReadBytes), jetstream.FetchContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("reading from %d: %w", from, err)

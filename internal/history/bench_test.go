@@ -43,6 +43,65 @@ func BenchmarkWrite(b *testing.B) {
 	}
 }
 
+// BenchmarkScan measures a replay's reading: all dead deliveries of a
+// subscription, among ten times as many that were delivered.
+func BenchmarkScan(b *testing.B) {
+	const dead, batch, limit = 100_000, 10_000, 1000
+	store, err := OpenSQLite(b.Context(), filepath.Join(b.TempDir(), "history"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		if err := store.Close(); err != nil {
+			b.Error(err)
+		}
+	}()
+	query := ScanQuery{
+		Tenant: "default", SubscriptionID: fmt.Sprintf("sub_%026d", 0),
+		States: []fanfarev1.Delivery_State{fanfarev1.Delivery_DEAD, fanfarev1.Delivery_EXPIRED},
+		End:    time.UnixMilli(2_000_000_000_000),
+	}
+	for sequence := uint64(0); sequence < 2*dead*benchmarkFanOut/batch; sequence += 2 {
+		for _, batch := range benchmarkBatches(sequence, batch) {
+			for i := range batch.Deliveries {
+				if batch.Deliveries[i].Key.Subscription == 0 {
+					batch.Deliveries[i].State = query.States[i/benchmarkFanOut%2]
+				}
+			}
+			batch.Attempts = nil
+			if err := store.Write(b.Context(), batch); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("count", func(b *testing.B) {
+		for b.Loop() {
+			if n, err := store.Count(b.Context(), query); err != nil || n != dead {
+				b.Fatalf("counted %d, %v; want %d", n, err, dead)
+			}
+		}
+	})
+	b.Run("scan", func(b *testing.B) {
+		for b.Loop() {
+			found, after := 0, DeliveryKey{}
+			for more := true; more; {
+				rows, err := store.Scan(b.Context(), query, after, limit)
+				if err != nil {
+					b.Fatal(err)
+				}
+				found += len(rows)
+				if more = len(rows) == limit; more {
+					after = rows[limit-1].Key
+				}
+			}
+			if found != dead {
+				b.Fatalf("found %d, want %d", found, dead)
+			}
+		}
+		b.ReportMetric(float64(b.N)*dead/b.Elapsed().Seconds(), "rows/s")
+	})
+}
+
 const benchmarkFanOut = 10
 
 // benchmarkBatches returns two: deliveries begin, and end.

@@ -106,6 +106,23 @@ type DeliveryQuery struct {
 	Start, End     time.Time // of Created: [Start, End)
 }
 
+// ScanQuery selects deliveries that have ended. Zero fields select all.
+type ScanQuery struct {
+	Tenant         string // always given
+	SubscriptionID string
+	States         []fanfarev1.Delivery_State // at least one; one that comes twice counts once
+	Start, End     time.Time                  // of Created: [Start, End)
+}
+
+// ScanRow is what a replay must know of a delivery.
+type ScanRow struct {
+	Key            DeliveryKey
+	SubscriptionID string
+	EventType      string // empty if the event's row is gone
+	State          fanfarev1.Delivery_State
+	Attempts       int32
+}
+
 // Store is a history. Safe for concurrent use; batches of one partition are
 // written by one caller.
 type Store interface {
@@ -131,6 +148,19 @@ type Store interface {
 	Deliveries(ctx context.Context, query DeliveryQuery, page Page) (deliveries []*fanfarev1.Delivery, next string, err error)
 	// Attempts lists the attempts of a delivery, first to last.
 	Attempts(ctx context.Context, tenant string, key DeliveryKey, page Page) (attempts []*fanfarev1.Attempt, next string, err error)
+
+	// Scan lists deliveries oldest event first, and those of one event by the
+	// number of their subscription: at most limit, which is positive, of those
+	// after a key (the zero key: from the first). Fewer than limit means that
+	// no more follow.
+	//
+	// Each call sees the history as it is then. So whoever goes on after the
+	// last key of each call meets a delivery at most once, as it was when the
+	// cursor came by, whatever becomes of it before or afterwards.
+	Scan(ctx context.Context, query ScanQuery, after DeliveryKey, limit int) ([]ScanRow, error)
+	// Count returns how many deliveries a query selects: as many as Scan would
+	// list at this moment.
+	Count(ctx context.Context, query ScanQuery) (int64, error)
 
 	// Close ends the use of the store.
 	Close() error

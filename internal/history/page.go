@@ -25,6 +25,11 @@ type list struct {
 	order   direction // of key
 	terms   []string
 	args    []any
+	// either, unless it is empty, holds conditions of which a row must meet
+	// one and can meet no two. Each is searched for by itself, and the rows are
+	// merged: so each is read in the order of an index, where one search for
+	// all would have to sort.
+	either []string
 }
 
 // direction is the order of a list.
@@ -68,11 +73,27 @@ func (l *list) query(limit int) string {
 	if l.order == oldestFirst {
 		suffix = ""
 	}
-	return "SELECT " + strings.Join(l.key, ", ") + ", " + l.columns +
-		" FROM " + l.table +
-		" WHERE " + strings.Join(l.terms, " AND ") +
+	return strings.Join(l.selects(strings.Join(l.key, ", ")+", "+l.columns), " UNION ALL ") +
 		" ORDER BY " + strings.Join(l.key, suffix+", ") + suffix +
 		" LIMIT " + strconv.Itoa(limit)
+}
+
+// count returns the SQL of how many rows there are.
+func (l *list) count() string {
+	return "SELECT (" + strings.Join(l.selects("count(*)"), ") + (") + ")"
+}
+
+// selects returns the SQL of the searches that together find every row once.
+func (l *list) selects(columns string) []string {
+	search := "SELECT " + columns + " FROM " + l.table + " WHERE " + strings.Join(l.terms, " AND ")
+	if len(l.either) == 0 {
+		return []string{search}
+	}
+	searches := make([]string, len(l.either))
+	for i, condition := range l.either {
+		searches[i] = search + " AND " + condition
+	}
+	return searches
 }
 
 // fingerprint tells queries apart, so that a page token of one is not taken
@@ -80,7 +101,7 @@ func (l *list) query(limit int) string {
 // list that its bearer may read.
 func (l *list) fingerprint() uint64 {
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%s %q %#v", l.table, l.terms, l.args)
+	fmt.Fprintf(h, "%s %q %q %#v", l.table, l.terms, l.either, l.args)
 	return h.Sum64()
 }
 

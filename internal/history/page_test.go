@@ -106,7 +106,7 @@ func TestSQLitePlans(t *testing.T) {
 	}
 	for _, test := range tests {
 		for range 2 { // the first page, then another
-			plan := explain(t, store, test.list)
+			plan := explain(t, store, test.list.query(50), test.list.args)
 			if first, _, _ := strings.Cut(plan, "\n"); !strings.Contains(first, test.want) {
 				t.Errorf("%s: the plan does not begin with %q:\n%s", test.name, test.want, plan)
 			}
@@ -118,9 +118,57 @@ func TestSQLitePlans(t *testing.T) {
 	}
 }
 
-func explain(t *testing.T, store *SQLite, l list) string {
+// Scans and counts go through an index too: with DELIVERED through all rows of
+// the subscription or the tenant, otherwise through those of each state alone,
+// merged.
+func TestSQLiteScanPlans(t *testing.T) {
+	store, err := OpenSQLite(t.Context(), InMemory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	const delivered, dead, expired = fanfarev1.Delivery_DELIVERED, fanfarev1.Delivery_DEAD, fanfarev1.Delivery_EXPIRED
+	const byState = "deliveries_by_state (tenant=? AND state=?"
+	tests := []struct {
+		name         string
+		subscription string
+		states       []fanfarev1.Delivery_State
+		want         string // up to where a scan adds its cursor
+		searches     int
+	}{
+		{name: "dead", states: []fanfarev1.Delivery_State{dead}, want: byState, searches: 1},
+		{name: "dead twice", states: []fanfarev1.Delivery_State{dead, dead}, want: byState, searches: 1},
+		{name: "dead or expired", states: []fanfarev1.Delivery_State{expired, dead}, want: byState, searches: 2},
+		{name: "dead or expired of a subscription", subscription: "s", states: []fanfarev1.Delivery_State{dead, expired}, want: byState, searches: 2},
+		{name: "delivered or dead", states: []fanfarev1.Delivery_State{delivered, dead}, want: "PRIMARY KEY (tenant=?", searches: 1},
+		{name: "delivered or dead of a subscription", subscription: "s", states: []fanfarev1.Delivery_State{dead, delivered}, want: "deliveries_by_subscription (tenant=? AND subscription_id=?", searches: 1},
+	}
+	for _, test := range tests {
+		for _, end := range []time.Time{{}, time.Now()} {
+			query := ScanQuery{Tenant: "acme", SubscriptionID: test.subscription, States: test.states, End: end}
+			count := query.counted()
+			plan := explain(t, store, count.count(), count.args)
+			if strings.Count(plan, test.want+")") != test.searches || strings.Contains(plan, "SCAN deliveries") || strings.Contains(plan, "events") {
+				t.Errorf("counting %s: want %d times %q:\n%s", test.name, test.searches, test.want, plan)
+			}
+			scan := query.list()
+			scan.after(make([]int64, len(scan.key)))
+			plan = explain(t, store, scan.query(50), scan.args)
+			want := test.want + " AND (partition,sequence,idx,subscription)>(?,?,?,?))"
+			if strings.Count(plan, want) != test.searches || strings.Contains(plan, "SCAN") || strings.Contains(plan, "TEMP B-TREE") {
+				t.Errorf("scanning for %s: want %d times %q:\n%s", test.name, test.searches, want, plan)
+			}
+		}
+	}
+}
+
+func explain(t *testing.T, store *SQLite, query string, args []any) string {
 	t.Helper()
-	rows, err := store.db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+l.query(50), l.args...)
+	rows, err := store.db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -119,19 +122,40 @@ func (q DeliveryQuery) list() list {
 		l.and("state", "=", int64(q.State))
 	}
 	if q.State != fanfarev1.Delivery_STATE_UNSPECIFIED && q.State != fanfarev1.Delivery_DELIVERED {
-		l.terms = append(l.terms, "state <> 2") // shows that deliveries_by_state has them all
+		l.terms = append(l.terms, notDelivered)
 	}
 	l.between("created_ms", q.Start, q.End)
 	return l
 }
 
+// notDelivered shows the database that deliveries_by_state has all rows of
+// another condition.
+const notDelivered = "state <> 2"
+
+// deliveriesAndEvents is a table of all deliveries, each with its event or, if
+// that is not known, with nulls.
+const deliveriesAndEvents = "deliveries LEFT JOIN events USING (tenant, partition, sequence, idx)"
+
+// deliveryKey returns the columns of a DeliveryKey.
+func deliveryKey() []string {
+	return []string{"partition", "sequence", "idx", "subscription"}
+}
+
+// parseDeliveryKey returns the key that is in the columns of deliveryKey.
+func parseDeliveryKey(columns []int64) DeliveryKey {
+	return DeliveryKey{
+		EventKey:     EventKey{Partition: int(columns[0]), Sequence: uint64(columns[1]), Index: uint32(columns[2])}, //nolint:gosec // the inverse of integer
+		Subscription: uint64(columns[3]),                                                                            //nolint:gosec // the inverse of integer
+	}
+}
+
 // deliveryList lists all deliveries of a tenant.
 func deliveryList(tenant string) list {
 	l := list{
-		table: "deliveries LEFT JOIN events USING (tenant, partition, sequence, idx)",
+		table: deliveriesAndEvents,
 		columns: "coalesce(event_id, ''), coalesce(type, ''), subscription_id, created_ms, state, attempts, " +
 			"next_attempt_ms, ended_ms, last_status, last_error_class",
-		key:   []string{"partition", "sequence", "idx", "subscription"},
+		key:   deliveryKey(),
 		order: newestFirst,
 	}
 	l.and("tenant", "=", tenant)
@@ -146,10 +170,7 @@ func deliveryReader(tenant string) func([]int64, func(...any) error) (*fanfarev1
 		var created, next, ended int64
 		err := scan(&eventID, &d.EventType, &subscriptionID, &created, &d.State, &d.AttemptCount,
 			&next, &ended, &d.LastStatusCode, &d.LastErrorClass)
-		d.Name = deliveryName(tenant, DeliveryKey{
-			EventKey:     EventKey{Partition: int(key[0]), Sequence: uint64(key[1]), Index: uint32(key[2])}, //nolint:gosec // the inverse of integer
-			Subscription: uint64(key[3]),                                                                    //nolint:gosec // the inverse of integer
-		})
+		d.Name = deliveryName(tenant, parseDeliveryKey(key))
 		if eventID != "" {
 			d.Event = eventName(tenant, eventID)
 		}
@@ -157,6 +178,80 @@ func deliveryReader(tenant string) func([]int64, func(...any) error) (*fanfarev1
 		d.CreateTime, d.NextAttemptTime, d.EndTime = timestamp(created), timestamp(next), timestamp(ended)
 		return d, err
 	}
+}
+
+// Scan implements Store. Sequences begin with 1, so the zero key is before
+// every row.
+func (q queries) Scan(ctx context.Context, query ScanQuery, after DeliveryKey, limit int) ([]ScanRow, error) {
+	if len(query.States) == 0 {
+		return nil, errNoStates
+	}
+	l := query.list()
+	l.after([]int64{int64(after.Partition), integer(after.Sequence), int64(after.Index), integer(after.Subscription)})
+	rows, _, err := fetch(ctx, q.db, l, Page{Size: limit}, func(key []int64, scan func(...any) error) (ScanRow, error) {
+		var row ScanRow
+		err := scan(&row.SubscriptionID, &row.EventType, &row.State, &row.Attempts)
+		row.Key = parseDeliveryKey(key)
+		return row, err
+	})
+	return rows, err
+}
+
+// Count implements Store.
+func (q queries) Count(ctx context.Context, query ScanQuery) (n int64, _ error) {
+	if len(query.States) == 0 {
+		return 0, errNoStates
+	}
+	l := query.counted()
+	if err := q.db.QueryRowContext(ctx, l.count(), l.args...).Scan(&n); err != nil {
+		return 0, fmt.Errorf("counting deliveries: %w", err)
+	}
+	return n, nil
+}
+
+var errNoStates = errors.New("history: no states to scan for")
+
+// list returns the deliveries of the query.
+func (q ScanQuery) list() list {
+	l := list{
+		table:   deliveriesAndEvents,
+		columns: "subscription_id, coalesce(type, ''), state, attempts",
+		key:     deliveryKey(),
+		order:   oldestFirst,
+		either:  q.states(),
+	}
+	l.and("tenant", "=", q.Tenant)
+	if q.SubscriptionID != "" {
+		l.and("subscription_id", "=", q.SubscriptionID)
+	}
+	l.between("created_ms", q.Start, q.End)
+	return l
+}
+
+// counted returns the deliveries of the query to be counted only. The events,
+// of which each delivery has one at most, would not change their number, but
+// each would be looked up.
+func (q ScanQuery) counted() list {
+	l := q.list()
+	l.table = "deliveries"
+	return l
+}
+
+// states returns the conditions for list.either: one for each state, which is
+// a range of deliveries_by_state; but one for all if DELIVERED is among them,
+// which has no index and so makes every row be looked at.
+func (q ScanQuery) states() []string {
+	states := slices.Compact(slices.Sorted(slices.Values(q.States)))
+	numbers := make([]string, len(states))
+	searches := make([]string, len(states))
+	for i, state := range states {
+		numbers[i] = strconv.Itoa(int(state))
+		searches[i] = "state = " + numbers[i] + " AND " + notDelivered
+	}
+	if slices.Contains(states, fanfarev1.Delivery_DELIVERED) {
+		return []string{"state IN (" + strings.Join(numbers, ", ") + ")"}
+	}
+	return searches
 }
 
 // Attempts implements Store. There are none, and no error, when there is no
@@ -190,7 +285,7 @@ func attemptList(tenant string, key DeliveryKey) list {
 
 // of selects the rows of one delivery.
 func (l *list) of(key DeliveryKey) {
-	l.and("(partition, sequence, idx, subscription)", "=",
+	l.and("("+strings.Join(deliveryKey(), ", ")+")", "=",
 		int64(key.Partition), integer(key.Sequence), int64(key.Index), integer(key.Subscription))
 }
 

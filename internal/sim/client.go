@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -56,15 +57,18 @@ func (c *Cluster) newClient() *Client {
 	return client
 }
 
-// ask makes a call to one coordinator after the other until one does not
-// answer UNAVAILABLE.
+// ask makes a call to one coordinator after the other until one answers that
+// leads.
 func ask[R any](c *Client, call func(context.Context, *grpc.ClientConn) (R, error)) (response R, err error) {
+	var errs []error
 	for _, conn := range c.conns {
-		if response, err = askOne(c, conn, call); status.Code(err) != codes.Unavailable {
+		response, err = askOne(c, conn, call)
+		if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded {
 			return response, err
 		}
+		errs = append(errs, err)
 	}
-	return response, err
+	return response, status.Error(codes.Unavailable, errors.Join(errs...).Error())
 }
 
 func askOne[R any](c *Client, conn *grpc.ClientConn, call func(context.Context, *grpc.ClientConn) (R, error)) (R, error) {
@@ -144,18 +148,24 @@ func (c *Client) PublishMany(n int, prefix, eventType string) {
 // none is the default one.
 func (c *Client) Subscribe(e *Endpoint, patterns []string, schedule ...time.Duration) *fanfarev1.Subscription {
 	c.cluster.t.Helper()
-	wanted := &fanfarev1.Subscription{Url: e.URL, EventTypes: patterns}
+	wanted := &fanfarev1.Subscription{Url: e.URL, EventTypes: patterns, Secret: new(e.secret.Reveal())}
 	for _, wait := range schedule {
 		wanted.RetrySchedule = append(wanted.RetrySchedule, durationpb.New(wait))
 	}
-	created := insist(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Subscription, error) {
-		return fanfarev1.NewSubscriptionServiceClient(conn).CreateSubscription(ctx,
-			&fanfarev1.CreateSubscriptionRequest{Parent: Tenant, Subscription: wanted})
+	return insist(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Subscription, error) {
+		subscriptions := fanfarev1.NewSubscriptionServiceClient(conn)
+		// An earlier try may have succeeded unheard.
+		list, err := subscriptions.ListSubscriptions(ctx, &fanfarev1.ListSubscriptionsRequest{Parent: Tenant, PageSize: pageSize})
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range list.GetSubscriptions() {
+			if s.GetUrl() == e.URL {
+				return s, nil
+			}
+		}
+		return subscriptions.CreateSubscription(ctx, &fanfarev1.CreateSubscriptionRequest{Parent: Tenant, Subscription: wanted})
 	})
-	if err := e.expect(created.GetSecret()); err != nil {
-		c.cluster.t.Fatal(err)
-	}
-	return created
 }
 
 // Update changes the patterns of a subscription.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"crypto/rand"
 	"errors"
 	"io"
 	"net/http"
@@ -76,20 +77,28 @@ type Endpoint struct {
 	Name string
 	URL  string
 
+	secret signature.Secret // requests must be signed with
+
 	mu        sync.Mutex
-	behaviour Behaviour         // guarded by mu
-	secret    *signature.Secret // guarded by mu; nil: not subscribed yet
-	requests  []Request         // guarded by mu
-	counts    map[string]int    // guarded by mu; :: event id -> requests
+	behaviour Behaviour      // guarded by mu
+	requests  []Request      // guarded by mu
+	counts    map[string]int // guarded by mu; :: event id -> requests
 }
 
 // Endpoint serves a new endpoint at http://<name>/, which answers 200 until
 // told otherwise.
 func (c *Cluster) Endpoint(name string) *Endpoint {
-	e := &Endpoint{Name: name, URL: "http://" + name + "/", behaviour: OK(), counts: make(map[string]int)}
+	secret, err := signature.NewSecret(rand.Reader)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	e := &Endpoint{
+		Name: name, URL: "http://" + name + "/", secret: secret,
+		behaviour: OK(), counts: make(map[string]int),
+	}
 	server := &http.Server{Handler: e, ReadHeaderTimeout: headerTimeout}
 	served := make(chan error, 1)
-	listener := c.network.listen(name, name+":80")
+	listener := c.network.listenHTTP(name, name+":80")
 	go func() { served <- server.Serve(listener) }()
 	c.endpoints = append(c.endpoints, e)
 	c.ends = append(c.ends, func() error {
@@ -130,35 +139,23 @@ func (e *Endpoint) Accepted() map[string]int {
 	return accepted
 }
 
-// expect has signatures checked with a secret from now on.
-func (e *Endpoint) expect(text string) error {
-	secret, err := signature.ParseSecret(text)
-	if err != nil {
-		return err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.secret = &secret
-	return nil
-}
-
 // ServeHTTP implements http.Handler.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return // cut on the way
+		panic(http.ErrAbortHandler) // cut on the way
 	}
 	index, answer := e.receive(r, body)
 	if answer.After > 0 {
 		select {
 		case <-time.After(answer.After):
 		case <-r.Context().Done():
-			return
+			panic(http.ErrAbortHandler) // to return would be to answer 200
 		}
 	}
 	if answer.Status == 0 {
 		<-r.Context().Done()
-		return
+		panic(http.ErrAbortHandler)
 	}
 	e.answered(index, answer.Status)
 	if answer.RetryAfter > 0 {
@@ -171,11 +168,10 @@ func (e *Endpoint) receive(r *http.Request, body []byte) (index int, answer Answ
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	id := r.Header.Get(signature.HeaderID)
-	received := Request{EventID: id, Time: time.Now(), Body: body, Signed: errors.New("no secret is known")}
-	if e.secret != nil {
-		received.Signed = signature.Verify([]signature.Secret{*e.secret}, r.Header, body, time.Now(), 0)
-	}
-	e.requests = append(e.requests, received)
+	e.requests = append(e.requests, Request{
+		EventID: id, Time: time.Now(), Body: body,
+		Signed: signature.Verify([]signature.Secret{e.secret}, r.Header, body, time.Now(), 0),
+	})
 	e.counts[id]++
 	return len(e.requests) - 1, e.behaviour(e.counts[id])
 }

@@ -9,14 +9,15 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// pipeBytes is how much a connection holds in each direction.
+// pipeBytes is how much a connection of gRPC holds in each direction. Without
+// any its two ends, which both begin by writing, would wait for one another.
 const pipeBytes = 64 << 10
 
 // network joins hosts by pipes. A host is a process or an endpoint, by its
 // name. Safe for concurrent use.
 type network struct {
 	mu        sync.Mutex
-	listeners map[string]*listener     // guarded by mu; :: address
+	listeners map[string]listener      // guarded by mu; :: address
 	conns     map[*conn]struct{}       // guarded by mu; those that are open
 	cuts      map[pair]struct{}        // guarded by mu
 	stalls    map[string]chan struct{} // guarded by mu; :: host; closed when it goes on
@@ -25,38 +26,52 @@ type network struct {
 // pair is two hosts, in either order; cut puts both orders in.
 type pair struct{ from, to string }
 
+// listener is where a host can be reached.
 type listener struct {
-	*bufconn.Listener
 	host string
+	dial func(context.Context) (net.Conn, error)
 }
 
 func newNetwork() *network {
 	return &network{
-		listeners: make(map[string]*listener),
+		listeners: make(map[string]listener),
 		conns:     make(map[*conn]struct{}),
 		cuts:      make(map[pair]struct{}),
 		stalls:    make(map[string]chan struct{}),
 	}
 }
 
-// listen makes a listener of a host at an address, in place of an earlier one.
-func (n *network) listen(host, address string) net.Listener {
+// listenGRPC makes a listener of a host at an address, in place of an earlier
+// one.
+func (n *network) listenGRPC(host, address string) net.Listener {
+	l := bufconn.Listen(pipeBytes)
+	n.place(address, listener{host, l.DialContext})
+	return l
+}
+
+// listenHTTP is listenGRPC for HTTP servers, which depend on deadlines that are
+// exact, as those of net.Pipe are and those of bufconn are not.
+func (n *network) listenHTTP(host, address string) net.Listener {
+	l := newPipes()
+	n.place(address, listener{host, l.dial})
+	return l
+}
+
+func (n *network) place(address string, l listener) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	l := &listener{bufconn.Listen(pipeBytes), host}
 	n.listeners[address] = l
-	return l
 }
 
 // dial connects a host to an address.
 func (n *network) dial(ctx context.Context, from, address string) (net.Conn, error) {
 	n.mu.Lock()
-	l := n.listeners[address]
+	l, found := n.listeners[address]
 	n.mu.Unlock()
-	if l == nil {
+	if !found {
 		return nil, refused(address)
 	}
-	inner, err := l.DialContext(ctx)
+	inner, err := l.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -167,3 +182,43 @@ func (c *conn) pass() {
 		}
 	}
 }
+
+// pipes is a listener whose connections are those of net.Pipe.
+type pipes struct {
+	conns  chan net.Conn // capacity 0: a connection is made when it is accepted
+	once   sync.Once
+	closed chan struct{}
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (p *pipes) dial(ctx context.Context) (net.Conn, error) {
+	near, far := net.Pipe()
+	select {
+	case p.conns <- far:
+		return near, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Accept implements net.Listener.
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }

@@ -25,6 +25,7 @@ type process struct {
 	cluster *Cluster
 	host    string
 	life    *life   // nil: not running
+	lives   int     // begun so far
 	dead    []*life // those that were killed, and may still be falling over
 }
 
@@ -35,6 +36,7 @@ type life struct {
 	logs    *eventlog.Memory
 	reserve *reserving // over logs
 	history *outlook
+	grpc    net.Listener // a coordinator's
 	stop    context.CancelFunc
 	ended   chan error
 }
@@ -63,20 +65,25 @@ func (o *outlook) Write(ctx context.Context, batch history.Batch) error {
 	return o.Store.Write(ctx, batch)
 }
 
-// start begins a life. It does nothing if there is one.
-func (p *process) start(run func(context.Context, *life) error) {
+// start begins a life. It does nothing if there is one. A process that serves
+// gRPC does so at an address; nobody reaches its earlier lives there any more.
+func (p *process) start(address string, run func(context.Context, *life) error) {
 	p.cluster.t.Helper()
 	if p.life != nil {
 		return
 	}
+	p.lives++
 	l := &life{
-		host:    fmt.Sprintf("%s/%d", p.host, len(p.dead)),
+		host:    fmt.Sprintf("%s/%d", p.host, p.lives),
 		members: p.cluster.members.Client(),
 		logs:    p.cluster.logs.Peer(),
 		history: &outlook{Store: p.cluster.history},
 		ended:   make(chan error, 1),
 	}
 	l.reserve = &reserving{Store: l.logs}
+	if address != "" {
+		l.grpc = p.cluster.network.listenGRPC(l.host, address)
+	}
 	// The life does not end with the test's context, but with Stop or Kill:
 	// what is cleaned up must happen in order.
 	ctx, stop := context.WithCancel(context.WithoutCancel(p.cluster.t.Context()))
@@ -150,7 +157,7 @@ func (c *Cluster) newCoordinator(number int) *Coordinator {
 
 // Start runs the coordinator, if it does not run.
 func (c *Coordinator) Start() {
-	c.start(func(ctx context.Context, l *life) error {
+	c.start(c.Address, func(ctx context.Context, l *life) error {
 		return coordinator.New(coordinator.Config{
 			Member: cluster.MemberConfig{
 				Info:   cluster.Info{ID: c.ID, Role: cluster.Coordinator, Address: c.Address},
@@ -163,7 +170,7 @@ func (c *Coordinator) Start() {
 			Secrets:    c.cluster.secrets,
 			URLs:       c.cluster.policy,
 			Logger:     c.cluster.logger.With("process", c.ID),
-			GRPC:       c.cluster.network.listen(l.host, c.Address),
+			GRPC:       l.grpc,
 			Partitions: c.cluster.config.Partitions,
 			Slots:      c.cluster.config.Slots,
 			Limits:     c.cluster.config.Limits,
@@ -216,7 +223,7 @@ func (c *Cluster) newWorker(number int) *Worker {
 
 // Start runs the worker, if it does not run.
 func (w *Worker) Start() {
-	w.start(func(ctx context.Context, l *life) error {
+	w.start("", func(ctx context.Context, l *life) error {
 		client := egress.NewClient(egress.Config{
 			Policy: w.cluster.policy,
 			Dial: func(ctx context.Context, _, address string) (net.Conn, error) {

@@ -162,7 +162,16 @@ func (c *Cluster) Await(what string, limit time.Duration, is func() bool) {
 // to its owner.
 func (c *Cluster) AwaitOwners() {
 	c.t.Helper()
-	c.Await("all partitions and shards have owners", Patience, func() bool { return c.unowned() == "" })
+	missing := ""
+	defer func() {
+		if missing != "" {
+			c.t.Logf("without an owner: %s", missing)
+		}
+	}()
+	c.Await("all partitions and shards have owners", Patience, func() bool {
+		missing = c.unowned()
+		return missing == ""
+	})
 }
 
 // unowned says what nobody owns; nothing if there is nothing.

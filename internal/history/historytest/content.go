@@ -141,4 +141,8 @@ func testUnknownEvent(t *testing.T, open Open) {
 		State: fanfarev1.Delivery_DELIVERED, AttemptCount: 1,
 		CreateTime: timestamppb.New(at), EndTime: timestamppb.New(at),
 	})
+	query := history.ScanQuery{Tenant: "acme", States: []fanfarev1.Delivery_State{fanfarev1.Delivery_DELIVERED}}
+	sameRows(t, query, scan(t, store, query, history.DeliveryKey{}, 10), []history.ScanRow{
+		{Key: key, SubscriptionID: "sub_1", State: fanfarev1.Delivery_DELIVERED, Attempts: 1},
+	})
 }

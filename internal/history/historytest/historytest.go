@@ -35,6 +35,10 @@ func Run(t *testing.T, create func(t *testing.T) Open) {
 		{"paging while rows arrive", testPagingWhileWriting},
 		{"page tokens", testPageTokens},
 		{"not found", testNotFound},
+		{"scanning while rows change", testScanningWhileWriting},
+		{"scanning while anything changes", testScanningAtRandom},
+		{"scanning for nothing", testScanningForNothing},
+		{"replayed", testReplayed},
 		{"event id used again", testEventIDUsedAgain},
 		{"outcome of an unknown event", testUnknownEvent},
 		{"content", testContent},
@@ -203,6 +207,7 @@ func check(t *testing.T, store history.Store, m *model, rng *rand.Rand) {
 	size := func() int { return 1 + rng.IntN(40) }
 	for range 10 {
 		checkLists(t, store, m, m.eventQuery(rng), m.deliveryQuery(rng), size)
+		checkScan(t, store, m, m.scanQuery(rng), size)
 	}
 	for range 10 {
 		if len(m.events) > 0 {

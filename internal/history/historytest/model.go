@@ -76,9 +76,7 @@ func (m *model) listEvents(query history.EventQuery) []*fanfarev1.Event {
 
 func (m *model) listDeliveries(query history.DeliveryQuery) []*fanfarev1.Delivery {
 	rows := slices.Clone(m.deliveries)
-	slices.SortFunc(rows, func(a, b history.DeliveryRow) int {
-		return cmp.Or(compareEvents(b.Key.EventKey, a.Key.EventKey), cmp.Compare(b.Key.Subscription, a.Key.Subscription))
-	})
+	slices.SortFunc(rows, func(a, b history.DeliveryRow) int { return compareDeliveries(b.Key, a.Key) })
 	var deliveries []*fanfarev1.Delivery
 	for _, row := range rows {
 		if row.Tenant != query.Tenant || (query.SubscriptionID != "" && row.SubscriptionID != query.SubscriptionID) ||
@@ -89,6 +87,26 @@ func (m *model) listDeliveries(query history.DeliveryQuery) []*fanfarev1.Deliver
 		deliveries = append(deliveries, m.delivery(row))
 	}
 	return deliveries
+}
+
+func (m *model) scan(query history.ScanQuery, after history.DeliveryKey, limit int) []history.ScanRow {
+	rows := slices.Clone(m.deliveries)
+	slices.SortFunc(rows, func(a, b history.DeliveryRow) int { return compareDeliveries(a.Key, b.Key) })
+	var found []history.ScanRow
+	for _, row := range rows {
+		if len(found) == limit {
+			break
+		}
+		if row.Tenant != query.Tenant || (query.SubscriptionID != "" && row.SubscriptionID != query.SubscriptionID) ||
+			!slices.Contains(query.States, row.State) || !within(row.Created, query.Start, query.End) ||
+			compareDeliveries(row.Key, after) <= 0 {
+			continue
+		}
+		found = append(found, history.ScanRow{
+			Key: row.Key, SubscriptionID: row.SubscriptionID, EventType: m.eventOf(row).Type, State: row.State, Attempts: row.Attempts,
+		})
+	}
+	return found
 }
 
 func (m *model) delivery(row history.DeliveryRow) *fanfarev1.Delivery {
@@ -153,6 +171,20 @@ func (m *model) deliveryQuery(rng *rand.Rand) history.DeliveryQuery {
 	return query
 }
 
+// scanQuery asks for something that may well be there.
+func (m *model) scanQuery(rng *rand.Rand) history.ScanQuery {
+	tenant := pick(rng, tenants())
+	query := history.ScanQuery{Tenant: tenant.name}
+	if maybe(rng) {
+		query.SubscriptionID = pick(rng, tenant.subscriptions)
+	}
+	for range 1 + rng.IntN(4) { // some come twice
+		query.States = append(query.States, fanfarev1.Delivery_State(2+rng.Int32N(4)))
+	}
+	query.Start, query.End = m.times(rng)
+	return query
+}
+
 // times returns a range, open on either side half of the time, whose ends
 // fall on or just beside times that events have.
 func (m *model) times(rng *rand.Rand) (start, end time.Time) {
@@ -171,6 +203,10 @@ func (m *model) times(rng *rand.Rand) (start, end time.Time) {
 
 func compareEvents(a, b history.EventKey) int {
 	return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Sequence, b.Sequence), cmp.Compare(a.Index, b.Index))
+}
+
+func compareDeliveries(a, b history.DeliveryKey) int {
+	return cmp.Or(compareEvents(a.EventKey, b.EventKey), cmp.Compare(a.Subscription, b.Subscription))
 }
 
 func within(at, start, end time.Time) bool {

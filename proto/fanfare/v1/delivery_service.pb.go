@@ -144,6 +144,59 @@ func (Attempt_Result) EnumDescriptor() ([]byte, []int) {
 	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{1, 0}
 }
 
+// How far it is.
+type Replay_State int32
+
+const (
+	Replay_STATE_UNSPECIFIED Replay_State = 0
+	Replay_RUNNING           Replay_State = 1
+	Replay_DONE              Replay_State = 2
+	Replay_CANCELLED         Replay_State = 3
+)
+
+// Enum value maps for Replay_State.
+var (
+	Replay_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "RUNNING",
+		2: "DONE",
+		3: "CANCELLED",
+	}
+	Replay_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"RUNNING":           1,
+		"DONE":              2,
+		"CANCELLED":         3,
+	}
+)
+
+func (x Replay_State) Enum() *Replay_State {
+	p := new(Replay_State)
+	*p = x
+	return p
+}
+
+func (x Replay_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Replay_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_fanfare_v1_delivery_service_proto_enumTypes[2].Descriptor()
+}
+
+func (Replay_State) Type() protoreflect.EnumType {
+	return &file_fanfare_v1_delivery_service_proto_enumTypes[2]
+}
+
+func (x Replay_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Replay_State.Descriptor instead.
+func (Replay_State) EnumDescriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{2, 0}
+}
+
 // Delivery is one event owed to one subscription. It ends exactly once.
 type Delivery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -415,6 +468,457 @@ func (x *Attempt) GetNextAttemptTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// Replay makes deliveries owed again that have ended.
+type Replay struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/replays/{replay}; the last part (`rpl_…`) is made by the
+	// server.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Only this subscription's deliveries: its id or full name.
+	Subscription string `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// Only deliveries that began to be owed at or after this time.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Only deliveries that began to be owed before this time; when the replay
+	// was created, if absent.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Only deliveries in these states: DEAD, EXPIRED, CANCELLED, DELIVERED. If
+	// empty: DEAD and EXPIRED.
+	States []Delivery_State `protobuf:"varint,5,rep,packed,name=states,proto3,enum=fanfare.v1.Delivery_State" json:"states,omitempty"`
+	// Only events that these patterns match, as in a subscription.
+	EventTypes []string     `protobuf:"bytes,6,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
+	State      Replay_State `protobuf:"varint,7,opt,name=state,proto3,enum=fanfare.v1.Replay_State" json:"state,omitempty"`
+	// Deliveries that were found to match when it began.
+	MatchedCount int64 `protobuf:"varint,8,opt,name=matched_count,json=matchedCount,proto3" json:"matched_count,omitempty"`
+	// Of these, made owed again so far.
+	ReplayedCount int64 `protobuf:"varint,9,opt,name=replayed_count,json=replayedCount,proto3" json:"replayed_count,omitempty"`
+	// Of these, left out: the log no longer holds the event, or the
+	// subscription is gone.
+	SkippedCount int64                  `protobuf:"varint,10,opt,name=skipped_count,json=skippedCount,proto3" json:"skipped_count,omitempty"`
+	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it ended; absent while RUNNING.
+	FinishTime    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=finish_time,json=finishTime,proto3" json:"finish_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replay) Reset() {
+	*x = Replay{}
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replay) ProtoMessage() {}
+
+func (x *Replay) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replay.ProtoReflect.Descriptor instead.
+func (*Replay) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Replay) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Replay) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *Replay) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *Replay) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Replay) GetStates() []Delivery_State {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *Replay) GetEventTypes() []string {
+	if x != nil {
+		return x.EventTypes
+	}
+	return nil
+}
+
+func (x *Replay) GetState() Replay_State {
+	if x != nil {
+		return x.State
+	}
+	return Replay_STATE_UNSPECIFIED
+}
+
+func (x *Replay) GetMatchedCount() int64 {
+	if x != nil {
+		return x.MatchedCount
+	}
+	return 0
+}
+
+func (x *Replay) GetReplayedCount() int64 {
+	if x != nil {
+		return x.ReplayedCount
+	}
+	return 0
+}
+
+func (x *Replay) GetSkippedCount() int64 {
+	if x != nil {
+		return x.SkippedCount
+	}
+	return 0
+}
+
+func (x *Replay) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Replay) GetFinishTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FinishTime
+	}
+	return nil
+}
+
+type RetryDeliveryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/deliveries/{delivery}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryDeliveryRequest) Reset() {
+	*x = RetryDeliveryRequest{}
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryDeliveryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryDeliveryRequest) ProtoMessage() {}
+
+func (x *RetryDeliveryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryDeliveryRequest.ProtoReflect.Descriptor instead.
+func (*RetryDeliveryRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RetryDeliveryRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type CreateReplayRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent        string  `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	Replay        *Replay `protobuf:"bytes,2,opt,name=replay,proto3" json:"replay,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateReplayRequest) Reset() {
+	*x = CreateReplayRequest{}
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateReplayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateReplayRequest) ProtoMessage() {}
+
+func (x *CreateReplayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateReplayRequest.ProtoReflect.Descriptor instead.
+func (*CreateReplayRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CreateReplayRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *CreateReplayRequest) GetReplay() *Replay {
+	if x != nil {
+		return x.Replay
+	}
+	return nil
+}
+
+type GetReplayRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/replays/{replay}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetReplayRequest) Reset() {
+	*x = GetReplayRequest{}
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetReplayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetReplayRequest) ProtoMessage() {}
+
+func (x *GetReplayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetReplayRequest.ProtoReflect.Descriptor instead.
+func (*GetReplayRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetReplayRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ListReplaysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// At most this many; 50 if 0; 1,000 at the most.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReplaysRequest) Reset() {
+	*x = ListReplaysRequest{}
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReplaysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReplaysRequest) ProtoMessage() {}
+
+func (x *ListReplaysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReplaysRequest.ProtoReflect.Descriptor instead.
+func (*ListReplaysRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListReplaysRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ListReplaysRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListReplaysRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListReplaysResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Replays []*Replay              `protobuf:"bytes,1,rep,name=replays,proto3" json:"replays,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReplaysResponse) Reset() {
+	*x = ListReplaysResponse{}
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReplaysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReplaysResponse) ProtoMessage() {}
+
+func (x *ListReplaysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReplaysResponse.ProtoReflect.Descriptor instead.
+func (*ListReplaysResponse) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListReplaysResponse) GetReplays() []*Replay {
+	if x != nil {
+		return x.Replays
+	}
+	return nil
+}
+
+func (x *ListReplaysResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type CancelReplayRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/replays/{replay}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelReplayRequest) Reset() {
+	*x = CancelReplayRequest{}
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelReplayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelReplayRequest) ProtoMessage() {}
+
+func (x *CancelReplayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelReplayRequest.ProtoReflect.Descriptor instead.
+func (*CancelReplayRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CancelReplayRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type GetDeliveryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}/deliveries/{delivery}.
@@ -425,7 +929,7 @@ type GetDeliveryRequest struct {
 
 func (x *GetDeliveryRequest) Reset() {
 	*x = GetDeliveryRequest{}
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[2]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +941,7 @@ func (x *GetDeliveryRequest) String() string {
 func (*GetDeliveryRequest) ProtoMessage() {}
 
 func (x *GetDeliveryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[2]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +954,7 @@ func (x *GetDeliveryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeliveryRequest.ProtoReflect.Descriptor instead.
 func (*GetDeliveryRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetDeliveryRequest) GetName() string {
@@ -484,7 +988,7 @@ type ListDeliveriesRequest struct {
 
 func (x *ListDeliveriesRequest) Reset() {
 	*x = ListDeliveriesRequest{}
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[3]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +1000,7 @@ func (x *ListDeliveriesRequest) String() string {
 func (*ListDeliveriesRequest) ProtoMessage() {}
 
 func (x *ListDeliveriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[3]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +1013,7 @@ func (x *ListDeliveriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeliveriesRequest.ProtoReflect.Descriptor instead.
 func (*ListDeliveriesRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{3}
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListDeliveriesRequest) GetParent() string {
@@ -579,7 +1083,7 @@ type ListDeliveriesResponse struct {
 
 func (x *ListDeliveriesResponse) Reset() {
 	*x = ListDeliveriesResponse{}
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[4]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +1095,7 @@ func (x *ListDeliveriesResponse) String() string {
 func (*ListDeliveriesResponse) ProtoMessage() {}
 
 func (x *ListDeliveriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[4]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +1108,7 @@ func (x *ListDeliveriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeliveriesResponse.ProtoReflect.Descriptor instead.
 func (*ListDeliveriesResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{4}
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListDeliveriesResponse) GetDeliveries() []*Delivery {
@@ -635,7 +1139,7 @@ type ListAttemptsRequest struct {
 
 func (x *ListAttemptsRequest) Reset() {
 	*x = ListAttemptsRequest{}
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +1151,7 @@ func (x *ListAttemptsRequest) String() string {
 func (*ListAttemptsRequest) ProtoMessage() {}
 
 func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +1164,7 @@ func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListAttemptsRequest) GetParent() string {
@@ -695,7 +1199,7 @@ type ListAttemptsResponse struct {
 
 func (x *ListAttemptsResponse) Reset() {
 	*x = ListAttemptsResponse{}
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[6]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +1211,7 @@ func (x *ListAttemptsResponse) String() string {
 func (*ListAttemptsResponse) ProtoMessage() {}
 
 func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[6]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +1224,7 @@ func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{6}
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListAttemptsResponse) GetAttempts() []*Attempt {
@@ -749,7 +1253,7 @@ type WatchDeliveriesRequest struct {
 
 func (x *WatchDeliveriesRequest) Reset() {
 	*x = WatchDeliveriesRequest{}
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[7]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +1265,7 @@ func (x *WatchDeliveriesRequest) String() string {
 func (*WatchDeliveriesRequest) ProtoMessage() {}
 
 func (x *WatchDeliveriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[7]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +1278,7 @@ func (x *WatchDeliveriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchDeliveriesRequest.ProtoReflect.Descriptor instead.
 func (*WatchDeliveriesRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{7}
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WatchDeliveriesRequest) GetParent() string {
@@ -803,7 +1307,7 @@ type WatchDeliveriesResponse struct {
 
 func (x *WatchDeliveriesResponse) Reset() {
 	*x = WatchDeliveriesResponse{}
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +1319,7 @@ func (x *WatchDeliveriesResponse) String() string {
 func (*WatchDeliveriesResponse) ProtoMessage() {}
 
 func (x *WatchDeliveriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +1332,7 @@ func (x *WatchDeliveriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchDeliveriesResponse.ProtoReflect.Descriptor instead.
 func (*WatchDeliveriesResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchDeliveriesResponse) GetDelivery() *Delivery {
@@ -893,7 +1397,47 @@ const file_fanfare_v1_delivery_service_proto_rawDesc = "" +
 	"\x12RESULT_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tDELIVERED\x10\x01\x12\t\n" +
 	"\x05RETRY\x10\x02\x12\b\n" +
-	"\x04DEAD\x10\x03\"-\n" +
+	"\x04DEAD\x10\x03\"\x8b\x05\n" +
+	"\x06Replay\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\"\n" +
+	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x129\n" +
+	"\n" +
+	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x122\n" +
+	"\x06states\x18\x05 \x03(\x0e2\x1a.fanfare.v1.Delivery.StateR\x06states\x12\x1f\n" +
+	"\vevent_types\x18\x06 \x03(\tR\n" +
+	"eventTypes\x123\n" +
+	"\x05state\x18\a \x01(\x0e2\x18.fanfare.v1.Replay.StateB\x03\xe0A\x03R\x05state\x12(\n" +
+	"\rmatched_count\x18\b \x01(\x03B\x03\xe0A\x03R\fmatchedCount\x12*\n" +
+	"\x0ereplayed_count\x18\t \x01(\x03B\x03\xe0A\x03R\rreplayedCount\x12(\n" +
+	"\rskipped_count\x18\n" +
+	" \x01(\x03B\x03\xe0A\x03R\fskippedCount\x12@\n" +
+	"\vcreate_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
+	"createTime\x12@\n" +
+	"\vfinish_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
+	"finishTime\"D\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aRUNNING\x10\x01\x12\b\n" +
+	"\x04DONE\x10\x02\x12\r\n" +
+	"\tCANCELLED\x10\x03\"/\n" +
+	"\x14RetryDeliveryRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"c\n" +
+	"\x13CreateReplayRequest\x12\x1b\n" +
+	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12/\n" +
+	"\x06replay\x18\x02 \x01(\v2\x12.fanfare.v1.ReplayB\x03\xe0A\x02R\x06replay\"+\n" +
+	"\x10GetReplayRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"m\n" +
+	"\x12ListReplaysRequest\x12\x1b\n" +
+	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"k\n" +
+	"\x13ListReplaysResponse\x12,\n" +
+	"\areplays\x18\x01 \x03(\v2\x12.fanfare.v1.ReplayR\areplays\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\".\n" +
+	"\x13CancelReplayRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"-\n" +
 	"\x12GetDeliveryRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"\xce\x02\n" +
 	"\x15ListDeliveriesRequest\x12\x1b\n" +
@@ -925,11 +1469,16 @@ const file_fanfare_v1_delivery_service_proto_rawDesc = "" +
 	"\fsubscription\x18\x02 \x01(\tR\fsubscription\"z\n" +
 	"\x17WatchDeliveriesResponse\x120\n" +
 	"\bdelivery\x18\x01 \x01(\v2\x14.fanfare.v1.DeliveryR\bdelivery\x12-\n" +
-	"\aattempt\x18\x02 \x01(\v2\x13.fanfare.v1.AttemptR\aattempt2\xa0\x04\n" +
+	"\aattempt\x18\x02 \x01(\v2\x13.fanfare.v1.AttemptR\aattempt2\xe8\b\n" +
 	"\x0fDeliveryService\x12n\n" +
 	"\vGetDelivery\x12\x1e.fanfare.v1.GetDeliveryRequest\x1a\x14.fanfare.v1.Delivery\")\x82\xd3\xe4\x93\x02#\x12!/v1/{name=tenants/*/deliveries/*}\x12\x82\x01\n" +
 	"\x0eListDeliveries\x12!.fanfare.v1.ListDeliveriesRequest\x1a\".fanfare.v1.ListDeliveriesResponse\")\x82\xd3\xe4\x93\x02#\x12!/v1/{parent=tenants/*}/deliveries\x12\x87\x01\n" +
-	"\fListAttempts\x12\x1f.fanfare.v1.ListAttemptsRequest\x1a .fanfare.v1.ListAttemptsResponse\"4\x82\xd3\xe4\x93\x02.\x12,/v1/{parent=tenants/*/deliveries/*}/attempts\x12\x8d\x01\n" +
+	"\fListAttempts\x12\x1f.fanfare.v1.ListAttemptsRequest\x1a .fanfare.v1.ListAttemptsResponse\"4\x82\xd3\xe4\x93\x02.\x12,/v1/{parent=tenants/*/deliveries/*}/attempts\x12{\n" +
+	"\rRetryDelivery\x12 .fanfare.v1.RetryDeliveryRequest\x1a\x14.fanfare.v1.Delivery\"2\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/{name=tenants/*/deliveries/*}:retry\x12s\n" +
+	"\fCreateReplay\x12\x1f.fanfare.v1.CreateReplayRequest\x1a\x12.fanfare.v1.Replay\".\x82\xd3\xe4\x93\x02(:\x06replay\"\x1e/v1/{parent=tenants/*}/replays\x12e\n" +
+	"\tGetReplay\x12\x1c.fanfare.v1.GetReplayRequest\x1a\x12.fanfare.v1.Replay\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=tenants/*/replays/*}\x12v\n" +
+	"\vListReplays\x12\x1e.fanfare.v1.ListReplaysRequest\x1a\x1f.fanfare.v1.ListReplaysResponse\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=tenants/*}/replays\x12u\n" +
+	"\fCancelReplay\x12\x1f.fanfare.v1.CancelReplayRequest\x1a\x12.fanfare.v1.Replay\"0\x82\xd3\xe4\x93\x02*:\x01*\"%/v1/{name=tenants/*/replays/*}:cancel\x12\x8d\x01\n" +
 	"\x0fWatchDeliveries\x12\".fanfare.v1.WatchDeliveriesRequest\x1a#.fanfare.v1.WatchDeliveriesResponse\"/\x82\xd3\xe4\x93\x02)\x12'/v1/{parent=tenants/*}/deliveries:watch0\x01B;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"
 
 var (
@@ -944,52 +1493,78 @@ func file_fanfare_v1_delivery_service_proto_rawDescGZIP() []byte {
 	return file_fanfare_v1_delivery_service_proto_rawDescData
 }
 
-var file_fanfare_v1_delivery_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_fanfare_v1_delivery_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_fanfare_v1_delivery_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_fanfare_v1_delivery_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_fanfare_v1_delivery_service_proto_goTypes = []any{
 	(Delivery_State)(0),             // 0: fanfare.v1.Delivery.State
 	(Attempt_Result)(0),             // 1: fanfare.v1.Attempt.Result
-	(*Delivery)(nil),                // 2: fanfare.v1.Delivery
-	(*Attempt)(nil),                 // 3: fanfare.v1.Attempt
-	(*GetDeliveryRequest)(nil),      // 4: fanfare.v1.GetDeliveryRequest
-	(*ListDeliveriesRequest)(nil),   // 5: fanfare.v1.ListDeliveriesRequest
-	(*ListDeliveriesResponse)(nil),  // 6: fanfare.v1.ListDeliveriesResponse
-	(*ListAttemptsRequest)(nil),     // 7: fanfare.v1.ListAttemptsRequest
-	(*ListAttemptsResponse)(nil),    // 8: fanfare.v1.ListAttemptsResponse
-	(*WatchDeliveriesRequest)(nil),  // 9: fanfare.v1.WatchDeliveriesRequest
-	(*WatchDeliveriesResponse)(nil), // 10: fanfare.v1.WatchDeliveriesResponse
-	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 12: google.protobuf.Duration
+	(Replay_State)(0),               // 2: fanfare.v1.Replay.State
+	(*Delivery)(nil),                // 3: fanfare.v1.Delivery
+	(*Attempt)(nil),                 // 4: fanfare.v1.Attempt
+	(*Replay)(nil),                  // 5: fanfare.v1.Replay
+	(*RetryDeliveryRequest)(nil),    // 6: fanfare.v1.RetryDeliveryRequest
+	(*CreateReplayRequest)(nil),     // 7: fanfare.v1.CreateReplayRequest
+	(*GetReplayRequest)(nil),        // 8: fanfare.v1.GetReplayRequest
+	(*ListReplaysRequest)(nil),      // 9: fanfare.v1.ListReplaysRequest
+	(*ListReplaysResponse)(nil),     // 10: fanfare.v1.ListReplaysResponse
+	(*CancelReplayRequest)(nil),     // 11: fanfare.v1.CancelReplayRequest
+	(*GetDeliveryRequest)(nil),      // 12: fanfare.v1.GetDeliveryRequest
+	(*ListDeliveriesRequest)(nil),   // 13: fanfare.v1.ListDeliveriesRequest
+	(*ListDeliveriesResponse)(nil),  // 14: fanfare.v1.ListDeliveriesResponse
+	(*ListAttemptsRequest)(nil),     // 15: fanfare.v1.ListAttemptsRequest
+	(*ListAttemptsResponse)(nil),    // 16: fanfare.v1.ListAttemptsResponse
+	(*WatchDeliveriesRequest)(nil),  // 17: fanfare.v1.WatchDeliveriesRequest
+	(*WatchDeliveriesResponse)(nil), // 18: fanfare.v1.WatchDeliveriesResponse
+	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 20: google.protobuf.Duration
 }
 var file_fanfare_v1_delivery_service_proto_depIdxs = []int32{
 	0,  // 0: fanfare.v1.Delivery.state:type_name -> fanfare.v1.Delivery.State
-	11, // 1: fanfare.v1.Delivery.next_attempt_time:type_name -> google.protobuf.Timestamp
-	11, // 2: fanfare.v1.Delivery.create_time:type_name -> google.protobuf.Timestamp
-	11, // 3: fanfare.v1.Delivery.end_time:type_name -> google.protobuf.Timestamp
+	19, // 1: fanfare.v1.Delivery.next_attempt_time:type_name -> google.protobuf.Timestamp
+	19, // 2: fanfare.v1.Delivery.create_time:type_name -> google.protobuf.Timestamp
+	19, // 3: fanfare.v1.Delivery.end_time:type_name -> google.protobuf.Timestamp
 	1,  // 4: fanfare.v1.Attempt.result:type_name -> fanfare.v1.Attempt.Result
-	11, // 5: fanfare.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
-	12, // 6: fanfare.v1.Attempt.latency:type_name -> google.protobuf.Duration
-	11, // 7: fanfare.v1.Attempt.next_attempt_time:type_name -> google.protobuf.Timestamp
-	0,  // 8: fanfare.v1.ListDeliveriesRequest.state:type_name -> fanfare.v1.Delivery.State
-	11, // 9: fanfare.v1.ListDeliveriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	11, // 10: fanfare.v1.ListDeliveriesRequest.end_time:type_name -> google.protobuf.Timestamp
-	2,  // 11: fanfare.v1.ListDeliveriesResponse.deliveries:type_name -> fanfare.v1.Delivery
-	3,  // 12: fanfare.v1.ListAttemptsResponse.attempts:type_name -> fanfare.v1.Attempt
-	2,  // 13: fanfare.v1.WatchDeliveriesResponse.delivery:type_name -> fanfare.v1.Delivery
-	3,  // 14: fanfare.v1.WatchDeliveriesResponse.attempt:type_name -> fanfare.v1.Attempt
-	4,  // 15: fanfare.v1.DeliveryService.GetDelivery:input_type -> fanfare.v1.GetDeliveryRequest
-	5,  // 16: fanfare.v1.DeliveryService.ListDeliveries:input_type -> fanfare.v1.ListDeliveriesRequest
-	7,  // 17: fanfare.v1.DeliveryService.ListAttempts:input_type -> fanfare.v1.ListAttemptsRequest
-	9,  // 18: fanfare.v1.DeliveryService.WatchDeliveries:input_type -> fanfare.v1.WatchDeliveriesRequest
-	2,  // 19: fanfare.v1.DeliveryService.GetDelivery:output_type -> fanfare.v1.Delivery
-	6,  // 20: fanfare.v1.DeliveryService.ListDeliveries:output_type -> fanfare.v1.ListDeliveriesResponse
-	8,  // 21: fanfare.v1.DeliveryService.ListAttempts:output_type -> fanfare.v1.ListAttemptsResponse
-	10, // 22: fanfare.v1.DeliveryService.WatchDeliveries:output_type -> fanfare.v1.WatchDeliveriesResponse
-	19, // [19:23] is the sub-list for method output_type
-	15, // [15:19] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	19, // 5: fanfare.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
+	20, // 6: fanfare.v1.Attempt.latency:type_name -> google.protobuf.Duration
+	19, // 7: fanfare.v1.Attempt.next_attempt_time:type_name -> google.protobuf.Timestamp
+	19, // 8: fanfare.v1.Replay.start_time:type_name -> google.protobuf.Timestamp
+	19, // 9: fanfare.v1.Replay.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 10: fanfare.v1.Replay.states:type_name -> fanfare.v1.Delivery.State
+	2,  // 11: fanfare.v1.Replay.state:type_name -> fanfare.v1.Replay.State
+	19, // 12: fanfare.v1.Replay.create_time:type_name -> google.protobuf.Timestamp
+	19, // 13: fanfare.v1.Replay.finish_time:type_name -> google.protobuf.Timestamp
+	5,  // 14: fanfare.v1.CreateReplayRequest.replay:type_name -> fanfare.v1.Replay
+	5,  // 15: fanfare.v1.ListReplaysResponse.replays:type_name -> fanfare.v1.Replay
+	0,  // 16: fanfare.v1.ListDeliveriesRequest.state:type_name -> fanfare.v1.Delivery.State
+	19, // 17: fanfare.v1.ListDeliveriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	19, // 18: fanfare.v1.ListDeliveriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 19: fanfare.v1.ListDeliveriesResponse.deliveries:type_name -> fanfare.v1.Delivery
+	4,  // 20: fanfare.v1.ListAttemptsResponse.attempts:type_name -> fanfare.v1.Attempt
+	3,  // 21: fanfare.v1.WatchDeliveriesResponse.delivery:type_name -> fanfare.v1.Delivery
+	4,  // 22: fanfare.v1.WatchDeliveriesResponse.attempt:type_name -> fanfare.v1.Attempt
+	12, // 23: fanfare.v1.DeliveryService.GetDelivery:input_type -> fanfare.v1.GetDeliveryRequest
+	13, // 24: fanfare.v1.DeliveryService.ListDeliveries:input_type -> fanfare.v1.ListDeliveriesRequest
+	15, // 25: fanfare.v1.DeliveryService.ListAttempts:input_type -> fanfare.v1.ListAttemptsRequest
+	6,  // 26: fanfare.v1.DeliveryService.RetryDelivery:input_type -> fanfare.v1.RetryDeliveryRequest
+	7,  // 27: fanfare.v1.DeliveryService.CreateReplay:input_type -> fanfare.v1.CreateReplayRequest
+	8,  // 28: fanfare.v1.DeliveryService.GetReplay:input_type -> fanfare.v1.GetReplayRequest
+	9,  // 29: fanfare.v1.DeliveryService.ListReplays:input_type -> fanfare.v1.ListReplaysRequest
+	11, // 30: fanfare.v1.DeliveryService.CancelReplay:input_type -> fanfare.v1.CancelReplayRequest
+	17, // 31: fanfare.v1.DeliveryService.WatchDeliveries:input_type -> fanfare.v1.WatchDeliveriesRequest
+	3,  // 32: fanfare.v1.DeliveryService.GetDelivery:output_type -> fanfare.v1.Delivery
+	14, // 33: fanfare.v1.DeliveryService.ListDeliveries:output_type -> fanfare.v1.ListDeliveriesResponse
+	16, // 34: fanfare.v1.DeliveryService.ListAttempts:output_type -> fanfare.v1.ListAttemptsResponse
+	3,  // 35: fanfare.v1.DeliveryService.RetryDelivery:output_type -> fanfare.v1.Delivery
+	5,  // 36: fanfare.v1.DeliveryService.CreateReplay:output_type -> fanfare.v1.Replay
+	5,  // 37: fanfare.v1.DeliveryService.GetReplay:output_type -> fanfare.v1.Replay
+	10, // 38: fanfare.v1.DeliveryService.ListReplays:output_type -> fanfare.v1.ListReplaysResponse
+	5,  // 39: fanfare.v1.DeliveryService.CancelReplay:output_type -> fanfare.v1.Replay
+	18, // 40: fanfare.v1.DeliveryService.WatchDeliveries:output_type -> fanfare.v1.WatchDeliveriesResponse
+	32, // [32:41] is the sub-list for method output_type
+	23, // [23:32] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_delivery_service_proto_init() }
@@ -1002,8 +1577,8 @@ func file_fanfare_v1_delivery_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_delivery_service_proto_rawDesc), len(file_fanfare_v1_delivery_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   9,
+			NumEnums:      3,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

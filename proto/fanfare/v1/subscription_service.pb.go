@@ -26,6 +26,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Whether it is sent to.
+type Subscription_State int32
+
+const (
+	Subscription_STATE_UNSPECIFIED Subscription_State = 0
+	// Yes.
+	Subscription_ACTIVE Subscription_State = 1
+	// No: somebody paused it.
+	Subscription_PAUSED Subscription_State = 2
+	// No: its endpoint answered 410 Gone, or has failed for five days.
+	Subscription_DISABLED Subscription_State = 3
+)
+
+// Enum value maps for Subscription_State.
+var (
+	Subscription_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "ACTIVE",
+		2: "PAUSED",
+		3: "DISABLED",
+	}
+	Subscription_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"ACTIVE":            1,
+		"PAUSED":            2,
+		"DISABLED":          3,
+	}
+)
+
+func (x Subscription_State) Enum() *Subscription_State {
+	p := new(Subscription_State)
+	*p = x
+	return p
+}
+
+func (x Subscription_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Subscription_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_fanfare_v1_subscription_service_proto_enumTypes[0].Descriptor()
+}
+
+func (Subscription_State) Type() protoreflect.EnumType {
+	return &file_fanfare_v1_subscription_service_proto_enumTypes[0]
+}
+
+func (x Subscription_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Subscription_State.Descriptor instead.
+func (Subscription_State) EnumDescriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{0, 0}
+}
+
 // Subscription is an endpoint, which events it wants, and how it wants them.
 type Subscription struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -62,7 +118,12 @@ type Subscription struct {
 	// (else ABORTED).
 	Etag string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
 	// How its deliveries are doing.
-	Health        *SubscriptionHealth `protobuf:"bytes,12,opt,name=health,proto3" json:"health,omitempty"`
+	Health *SubscriptionHealth `protobuf:"bytes,12,opt,name=health,proto3" json:"health,omitempty"`
+	State  Subscription_State  `protobuf:"varint,13,opt,name=state,proto3,enum=fanfare.v1.Subscription_State" json:"state,omitempty"`
+	// Why it is not ACTIVE, in words.
+	StateReason string `protobuf:"bytes,14,opt,name=state_reason,json=stateReason,proto3" json:"state_reason,omitempty"`
+	// Since when it is not ACTIVE.
+	StateTime     *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -181,6 +242,27 @@ func (x *Subscription) GetHealth() *SubscriptionHealth {
 	return nil
 }
 
+func (x *Subscription) GetState() Subscription_State {
+	if x != nil {
+		return x.State
+	}
+	return Subscription_STATE_UNSPECIFIED
+}
+
+func (x *Subscription) GetStateReason() string {
+	if x != nil {
+		return x.StateReason
+	}
+	return ""
+}
+
+func (x *Subscription) GetStateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StateTime
+	}
+	return nil
+}
+
 // SubscriptionHealth is what the cluster knows of an endpoint just now.
 type SubscriptionHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -191,7 +273,12 @@ type SubscriptionHealth struct {
 	// Attempts failed in a row; 0 after a success.
 	ConsecutiveFailures int64 `protobuf:"varint,3,opt,name=consecutive_failures,json=consecutiveFailures,proto3" json:"consecutive_failures,omitempty"`
 	// When the present row of failures began.
-	FailingSince  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=failing_since,json=failingSince,proto3" json:"failing_since,omitempty"`
+	FailingSince *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=failing_since,json=failingSince,proto3" json:"failing_since,omitempty"`
+	// True while the endpoint as a whole fails: only probes are sent, and what
+	// waits uses up none of its attempts.
+	BreakerOpen bool `protobuf:"varint,5,opt,name=breaker_open,json=breakerOpen,proto3" json:"breaker_open,omitempty"`
+	// When the next probe is due, while breaker_open.
+	NextProbeTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=next_probe_time,json=nextProbeTime,proto3" json:"next_probe_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -250,6 +337,20 @@ func (x *SubscriptionHealth) GetConsecutiveFailures() int64 {
 func (x *SubscriptionHealth) GetFailingSince() *timestamppb.Timestamp {
 	if x != nil {
 		return x.FailingSince
+	}
+	return nil
+}
+
+func (x *SubscriptionHealth) GetBreakerOpen() bool {
+	if x != nil {
+		return x.BreakerOpen
+	}
+	return false
+}
+
+func (x *SubscriptionHealth) GetNextProbeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextProbeTime
 	}
 	return nil
 }
@@ -577,6 +678,105 @@ func (x *DeleteSubscriptionRequest) GetEtag() string {
 	return ""
 }
 
+type PauseSubscriptionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/subscriptions/{subscription}.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseSubscriptionRequest) Reset() {
+	*x = PauseSubscriptionRequest{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseSubscriptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseSubscriptionRequest) ProtoMessage() {}
+
+func (x *PauseSubscriptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseSubscriptionRequest.ProtoReflect.Descriptor instead.
+func (*PauseSubscriptionRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PauseSubscriptionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ResumeSubscriptionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/subscriptions/{subscription}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Cancel what waited, and send only what is published from now on.
+	FromNow       bool `protobuf:"varint,2,opt,name=from_now,json=fromNow,proto3" json:"from_now,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeSubscriptionRequest) Reset() {
+	*x = ResumeSubscriptionRequest{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeSubscriptionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeSubscriptionRequest) ProtoMessage() {}
+
+func (x *ResumeSubscriptionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeSubscriptionRequest.ProtoReflect.Descriptor instead.
+func (*ResumeSubscriptionRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ResumeSubscriptionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResumeSubscriptionRequest) GetFromNow() bool {
+	if x != nil {
+		return x.FromNow
+	}
+	return false
+}
+
 type GetSubscriptionSecretRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}/subscriptions/{subscription}/secret.
@@ -587,7 +787,7 @@ type GetSubscriptionSecretRequest struct {
 
 func (x *GetSubscriptionSecretRequest) Reset() {
 	*x = GetSubscriptionSecretRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +799,7 @@ func (x *GetSubscriptionSecretRequest) String() string {
 func (*GetSubscriptionSecretRequest) ProtoMessage() {}
 
 func (x *GetSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +812,7 @@ func (x *GetSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSubscriptionSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSubscriptionSecretRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetSubscriptionSecretRequest) GetName() string {
@@ -635,7 +835,7 @@ type SubscriptionSecret struct {
 
 func (x *SubscriptionSecret) Reset() {
 	*x = SubscriptionSecret{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +847,7 @@ func (x *SubscriptionSecret) String() string {
 func (*SubscriptionSecret) ProtoMessage() {}
 
 func (x *SubscriptionSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +860,7 @@ func (x *SubscriptionSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionSecret.ProtoReflect.Descriptor instead.
 func (*SubscriptionSecret) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{9}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SubscriptionSecret) GetName() string {
@@ -682,7 +882,7 @@ var File_fanfare_v1_subscription_service_proto protoreflect.FileDescriptor
 const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"%fanfare/v1/subscription_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x04\n" +
+	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x06\n" +
 	"\fSubscription\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x15\n" +
 	"\x03url\x18\x02 \x01(\tB\x03\xe0A\x02R\x03url\x12\x1f\n" +
@@ -699,13 +899,26 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\v \x01(\tR\x04etag\x12;\n" +
-	"\x06health\x18\f \x01(\v2\x1e.fanfare.v1.SubscriptionHealthB\x03\xe0A\x03R\x06healthB\t\n" +
-	"\a_secret\"\xcd\x01\n" +
+	"\x06health\x18\f \x01(\v2\x1e.fanfare.v1.SubscriptionHealthB\x03\xe0A\x03R\x06health\x129\n" +
+	"\x05state\x18\r \x01(\x0e2\x1e.fanfare.v1.Subscription.StateB\x03\xe0A\x03R\x05state\x12&\n" +
+	"\fstate_reason\x18\x0e \x01(\tB\x03\xe0A\x03R\vstateReason\x12>\n" +
+	"\n" +
+	"state_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tstateTime\"D\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06ACTIVE\x10\x01\x12\n" +
+	"\n" +
+	"\x06PAUSED\x10\x02\x12\f\n" +
+	"\bDISABLED\x10\x03B\t\n" +
+	"\a_secret\"\xb4\x02\n" +
 	"\x12SubscriptionHealth\x12+\n" +
 	"\x11outstanding_count\x18\x01 \x01(\x03R\x10outstandingCount\x12\x16\n" +
 	"\x06behind\x18\x02 \x01(\bR\x06behind\x121\n" +
 	"\x14consecutive_failures\x18\x03 \x01(\x03R\x13consecutiveFailures\x12?\n" +
-	"\rfailing_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\"{\n" +
+	"\rfailing_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\x12!\n" +
+	"\fbreaker_open\x18\x05 \x01(\bR\vbreakerOpen\x12B\n" +
+	"\x0fnext_probe_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rnextProbeTime\"{\n" +
 	"\x19CreateSubscriptionRequest\x12\x1b\n" +
 	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12A\n" +
 	"\fsubscription\x18\x02 \x01(\v2\x18.fanfare.v1.SubscriptionB\x03\xe0A\x02R\fsubscription\"1\n" +
@@ -725,18 +938,25 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"updateMask\"H\n" +
 	"\x19DeleteSubscriptionRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x12\n" +
-	"\x04etag\x18\x02 \x01(\tR\x04etag\"7\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"3\n" +
+	"\x18PauseSubscriptionRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"O\n" +
+	"\x19ResumeSubscriptionRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x19\n" +
+	"\bfrom_now\x18\x02 \x01(\bR\afromNow\"7\n" +
 	"\x1cGetSubscriptionSecretRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"@\n" +
 	"\x12SubscriptionSecret\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06secret\x18\x02 \x01(\tR\x06secret2\xf7\x06\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret2\x94\t\n" +
 	"\x13SubscriptionService\x12\x91\x01\n" +
 	"\x12CreateSubscription\x12%.fanfare.v1.CreateSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\":\x82\xd3\xe4\x93\x024:\fsubscription\"$/v1/{parent=tenants/*}/subscriptions\x12}\n" +
 	"\x0fGetSubscription\x12\".fanfare.v1.GetSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\",\x82\xd3\xe4\x93\x02&\x12$/v1/{name=tenants/*/subscriptions/*}\x12\x8e\x01\n" +
 	"\x11ListSubscriptions\x12$.fanfare.v1.ListSubscriptionsRequest\x1a%.fanfare.v1.ListSubscriptionsResponse\",\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=tenants/*}/subscriptions\x12\x9e\x01\n" +
 	"\x12UpdateSubscription\x12%.fanfare.v1.UpdateSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\"G\x82\xd3\xe4\x93\x02A:\fsubscription21/v1/{subscription.name=tenants/*/subscriptions/*}\x12\x81\x01\n" +
-	"\x12DeleteSubscription\x12%.fanfare.v1.DeleteSubscriptionRequest\x1a\x16.google.protobuf.Empty\",\x82\xd3\xe4\x93\x02&*$/v1/{name=tenants/*/subscriptions/*}\x12\x96\x01\n" +
+	"\x12DeleteSubscription\x12%.fanfare.v1.DeleteSubscriptionRequest\x1a\x16.google.protobuf.Empty\",\x82\xd3\xe4\x93\x02&*$/v1/{name=tenants/*/subscriptions/*}\x12\x8a\x01\n" +
+	"\x11PauseSubscription\x12$.fanfare.v1.PauseSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\"5\x82\xd3\xe4\x93\x02/:\x01*\"*/v1/{name=tenants/*/subscriptions/*}:pause\x12\x8d\x01\n" +
+	"\x12ResumeSubscription\x12%.fanfare.v1.ResumeSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\"6\x82\xd3\xe4\x93\x020:\x01*\"+/v1/{name=tenants/*/subscriptions/*}:resume\x12\x96\x01\n" +
 	"\x15GetSubscriptionSecret\x12(.fanfare.v1.GetSubscriptionSecretRequest\x1a\x1e.fanfare.v1.SubscriptionSecret\"3\x82\xd3\xe4\x93\x02-\x12+/v1/{name=tenants/*/subscriptions/*/secret}B;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"
 
 var (
@@ -751,51 +971,62 @@ func file_fanfare_v1_subscription_service_proto_rawDescGZIP() []byte {
 	return file_fanfare_v1_subscription_service_proto_rawDescData
 }
 
-var file_fanfare_v1_subscription_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_fanfare_v1_subscription_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_fanfare_v1_subscription_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_fanfare_v1_subscription_service_proto_goTypes = []any{
-	(*Subscription)(nil),                 // 0: fanfare.v1.Subscription
-	(*SubscriptionHealth)(nil),           // 1: fanfare.v1.SubscriptionHealth
-	(*CreateSubscriptionRequest)(nil),    // 2: fanfare.v1.CreateSubscriptionRequest
-	(*GetSubscriptionRequest)(nil),       // 3: fanfare.v1.GetSubscriptionRequest
-	(*ListSubscriptionsRequest)(nil),     // 4: fanfare.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),    // 5: fanfare.v1.ListSubscriptionsResponse
-	(*UpdateSubscriptionRequest)(nil),    // 6: fanfare.v1.UpdateSubscriptionRequest
-	(*DeleteSubscriptionRequest)(nil),    // 7: fanfare.v1.DeleteSubscriptionRequest
-	(*GetSubscriptionSecretRequest)(nil), // 8: fanfare.v1.GetSubscriptionSecretRequest
-	(*SubscriptionSecret)(nil),           // 9: fanfare.v1.SubscriptionSecret
-	(*durationpb.Duration)(nil),          // 10: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),        // 11: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),        // 12: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),                // 13: google.protobuf.Empty
+	(Subscription_State)(0),              // 0: fanfare.v1.Subscription.State
+	(*Subscription)(nil),                 // 1: fanfare.v1.Subscription
+	(*SubscriptionHealth)(nil),           // 2: fanfare.v1.SubscriptionHealth
+	(*CreateSubscriptionRequest)(nil),    // 3: fanfare.v1.CreateSubscriptionRequest
+	(*GetSubscriptionRequest)(nil),       // 4: fanfare.v1.GetSubscriptionRequest
+	(*ListSubscriptionsRequest)(nil),     // 5: fanfare.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),    // 6: fanfare.v1.ListSubscriptionsResponse
+	(*UpdateSubscriptionRequest)(nil),    // 7: fanfare.v1.UpdateSubscriptionRequest
+	(*DeleteSubscriptionRequest)(nil),    // 8: fanfare.v1.DeleteSubscriptionRequest
+	(*PauseSubscriptionRequest)(nil),     // 9: fanfare.v1.PauseSubscriptionRequest
+	(*ResumeSubscriptionRequest)(nil),    // 10: fanfare.v1.ResumeSubscriptionRequest
+	(*GetSubscriptionSecretRequest)(nil), // 11: fanfare.v1.GetSubscriptionSecretRequest
+	(*SubscriptionSecret)(nil),           // 12: fanfare.v1.SubscriptionSecret
+	(*durationpb.Duration)(nil),          // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),        // 14: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),        // 15: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),                // 16: google.protobuf.Empty
 }
 var file_fanfare_v1_subscription_service_proto_depIdxs = []int32{
-	10, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
-	10, // 1: fanfare.v1.Subscription.timeout:type_name -> google.protobuf.Duration
-	11, // 2: fanfare.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
-	11, // 3: fanfare.v1.Subscription.update_time:type_name -> google.protobuf.Timestamp
-	1,  // 4: fanfare.v1.Subscription.health:type_name -> fanfare.v1.SubscriptionHealth
-	11, // 5: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
-	0,  // 6: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	0,  // 7: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
-	0,  // 8: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	12, // 9: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 10: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
-	3,  // 11: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
-	4,  // 12: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
-	6,  // 13: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
-	7,  // 14: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
-	8,  // 15: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
-	0,  // 16: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
-	0,  // 17: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
-	5,  // 18: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
-	0,  // 19: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
-	13, // 20: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	9,  // 21: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
-	16, // [16:22] is the sub-list for method output_type
-	10, // [10:16] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	13, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
+	13, // 1: fanfare.v1.Subscription.timeout:type_name -> google.protobuf.Duration
+	14, // 2: fanfare.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
+	14, // 3: fanfare.v1.Subscription.update_time:type_name -> google.protobuf.Timestamp
+	2,  // 4: fanfare.v1.Subscription.health:type_name -> fanfare.v1.SubscriptionHealth
+	0,  // 5: fanfare.v1.Subscription.state:type_name -> fanfare.v1.Subscription.State
+	14, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
+	14, // 7: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
+	14, // 8: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
+	1,  // 9: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	1,  // 10: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
+	1,  // 11: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	15, // 12: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 13: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
+	4,  // 14: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
+	5,  // 15: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
+	7,  // 16: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
+	8,  // 17: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
+	9,  // 18: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
+	10, // 19: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
+	11, // 20: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
+	1,  // 21: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 22: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
+	6,  // 23: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
+	1,  // 24: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
+	16, // 25: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	1,  // 26: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 27: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
+	12, // 28: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	21, // [21:29] is the sub-list for method output_type
+	13, // [13:21] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_subscription_service_proto_init() }
@@ -809,13 +1040,14 @@ func file_fanfare_v1_subscription_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_subscription_service_proto_rawDesc), len(file_fanfare_v1_subscription_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   10,
+			NumEnums:      1,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_fanfare_v1_subscription_service_proto_goTypes,
 		DependencyIndexes: file_fanfare_v1_subscription_service_proto_depIdxs,
+		EnumInfos:         file_fanfare_v1_subscription_service_proto_enumTypes,
 		MessageInfos:      file_fanfare_v1_subscription_service_proto_msgTypes,
 	}.Build()
 	File_fanfare_v1_subscription_service_proto = out.File

@@ -25,6 +25,8 @@ const (
 	SubscriptionService_ListSubscriptions_FullMethodName     = "/fanfare.v1.SubscriptionService/ListSubscriptions"
 	SubscriptionService_UpdateSubscription_FullMethodName    = "/fanfare.v1.SubscriptionService/UpdateSubscription"
 	SubscriptionService_DeleteSubscription_FullMethodName    = "/fanfare.v1.SubscriptionService/DeleteSubscription"
+	SubscriptionService_PauseSubscription_FullMethodName     = "/fanfare.v1.SubscriptionService/PauseSubscription"
+	SubscriptionService_ResumeSubscription_FullMethodName    = "/fanfare.v1.SubscriptionService/ResumeSubscription"
 	SubscriptionService_GetSubscriptionSecret_FullMethodName = "/fanfare.v1.SubscriptionService/GetSubscriptionSecret"
 )
 
@@ -52,6 +54,12 @@ type SubscriptionServiceClient interface {
 	// DeleteSubscription removes a subscription. What it is still owed is
 	// cancelled; requests on the wire end as they end.
 	DeleteSubscription(ctx context.Context, in *DeleteSubscriptionRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
+	// PauseSubscription stops sending. What is owed is kept, and new events are
+	// kept for it in the log, for as long as retention lasts.
+	PauseSubscription(ctx context.Context, in *PauseSubscriptionRequest, opts ...grpc.CallOption) (*Subscription, error)
+	// ResumeSubscription sends again to a subscription that was paused or
+	// disabled: from where it stopped, or from now on.
+	ResumeSubscription(ctx context.Context, in *ResumeSubscriptionRequest, opts ...grpc.CallOption) (*Subscription, error)
 	// GetSubscriptionSecret shows the signing secret.
 	GetSubscriptionSecret(ctx context.Context, in *GetSubscriptionSecretRequest, opts ...grpc.CallOption) (*SubscriptionSecret, error)
 }
@@ -114,6 +122,26 @@ func (c *subscriptionServiceClient) DeleteSubscription(ctx context.Context, in *
 	return out, nil
 }
 
+func (c *subscriptionServiceClient) PauseSubscription(ctx context.Context, in *PauseSubscriptionRequest, opts ...grpc.CallOption) (*Subscription, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Subscription)
+	err := c.cc.Invoke(ctx, SubscriptionService_PauseSubscription_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *subscriptionServiceClient) ResumeSubscription(ctx context.Context, in *ResumeSubscriptionRequest, opts ...grpc.CallOption) (*Subscription, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Subscription)
+	err := c.cc.Invoke(ctx, SubscriptionService_ResumeSubscription_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *subscriptionServiceClient) GetSubscriptionSecret(ctx context.Context, in *GetSubscriptionSecretRequest, opts ...grpc.CallOption) (*SubscriptionSecret, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SubscriptionSecret)
@@ -148,6 +176,12 @@ type SubscriptionServiceServer interface {
 	// DeleteSubscription removes a subscription. What it is still owed is
 	// cancelled; requests on the wire end as they end.
 	DeleteSubscription(context.Context, *DeleteSubscriptionRequest) (*emptypb.Empty, error)
+	// PauseSubscription stops sending. What is owed is kept, and new events are
+	// kept for it in the log, for as long as retention lasts.
+	PauseSubscription(context.Context, *PauseSubscriptionRequest) (*Subscription, error)
+	// ResumeSubscription sends again to a subscription that was paused or
+	// disabled: from where it stopped, or from now on.
+	ResumeSubscription(context.Context, *ResumeSubscriptionRequest) (*Subscription, error)
 	// GetSubscriptionSecret shows the signing secret.
 	GetSubscriptionSecret(context.Context, *GetSubscriptionSecretRequest) (*SubscriptionSecret, error)
 	mustEmbedUnimplementedSubscriptionServiceServer()
@@ -174,6 +208,12 @@ func (UnimplementedSubscriptionServiceServer) UpdateSubscription(context.Context
 }
 func (UnimplementedSubscriptionServiceServer) DeleteSubscription(context.Context, *DeleteSubscriptionRequest) (*emptypb.Empty, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSubscription not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) PauseSubscription(context.Context, *PauseSubscriptionRequest) (*Subscription, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseSubscription not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) ResumeSubscription(context.Context, *ResumeSubscriptionRequest) (*Subscription, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeSubscription not implemented")
 }
 func (UnimplementedSubscriptionServiceServer) GetSubscriptionSecret(context.Context, *GetSubscriptionSecretRequest) (*SubscriptionSecret, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSubscriptionSecret not implemented")
@@ -289,6 +329,42 @@ func _SubscriptionService_DeleteSubscription_Handler(srv interface{}, ctx contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SubscriptionService_PauseSubscription_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseSubscriptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).PauseSubscription(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_PauseSubscription_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).PauseSubscription(ctx, req.(*PauseSubscriptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SubscriptionService_ResumeSubscription_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeSubscriptionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).ResumeSubscription(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_ResumeSubscription_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).ResumeSubscription(ctx, req.(*ResumeSubscriptionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SubscriptionService_GetSubscriptionSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetSubscriptionSecretRequest)
 	if err := dec(in); err != nil {
@@ -333,6 +409,14 @@ var SubscriptionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteSubscription",
 			Handler:    _SubscriptionService_DeleteSubscription_Handler,
+		},
+		{
+			MethodName: "PauseSubscription",
+			Handler:    _SubscriptionService_PauseSubscription_Handler,
+		},
+		{
+			MethodName: "ResumeSubscription",
+			Handler:    _SubscriptionService_ResumeSubscription_Handler,
 		},
 		{
 			MethodName: "GetSubscriptionSecret",

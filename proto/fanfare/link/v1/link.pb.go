@@ -1158,7 +1158,10 @@ type Target struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Subscription uint64                 `protobuf:"varint,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	// Number of the attempt to make, from 1.
-	Attempt       uint32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Attempt uint32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Which step of the schedule it is, from 1: attempts that were made while
+	// the endpoint as a whole failed do not use up the schedule.
+	Step          uint32 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1203,6 +1206,13 @@ func (x *Target) GetSubscription() uint64 {
 func (x *Target) GetAttempt() uint32 {
 	if x != nil {
 		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Target) GetStep() uint32 {
+	if x != nil {
+		return x.Step
 	}
 	return 0
 }
@@ -1339,10 +1349,11 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x06tenant\x18\x03 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05event\x18\x04 \x01(\fR\x05event\x12/\n" +
 	"\x14publish_time_unix_ms\x18\x05 \x01(\x03R\x11publishTimeUnixMs\x121\n" +
-	"\atargets\x18\x06 \x03(\v2\x17.fanfare.link.v1.TargetR\atargets\"F\n" +
+	"\atargets\x18\x06 \x03(\v2\x17.fanfare.link.v1.TargetR\atargets\"Z\n" +
 	"\x06Target\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\x04R\fsubscription\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\rR\aattempt\"!\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\rR\x04step\"!\n" +
 	"\aDurable\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number2\\\n" +
 	"\vLinkService\x12M\n" +

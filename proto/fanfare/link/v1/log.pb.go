@@ -22,9 +22,119 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// SubscriptionMode is whether a subscription is sent to.
+type SubscriptionMode int32
+
+const (
+	// Yes.
+	SubscriptionMode_SUBSCRIPTION_MODE_UNSPECIFIED SubscriptionMode = 0
+	// No: somebody paused it.
+	SubscriptionMode_SUBSCRIPTION_MODE_PAUSED SubscriptionMode = 1
+	// No: its endpoint said that it is gone, or failed for too long.
+	SubscriptionMode_SUBSCRIPTION_MODE_DISABLED SubscriptionMode = 2
+)
+
+// Enum value maps for SubscriptionMode.
+var (
+	SubscriptionMode_name = map[int32]string{
+		0: "SUBSCRIPTION_MODE_UNSPECIFIED",
+		1: "SUBSCRIPTION_MODE_PAUSED",
+		2: "SUBSCRIPTION_MODE_DISABLED",
+	}
+	SubscriptionMode_value = map[string]int32{
+		"SUBSCRIPTION_MODE_UNSPECIFIED": 0,
+		"SUBSCRIPTION_MODE_PAUSED":      1,
+		"SUBSCRIPTION_MODE_DISABLED":    2,
+	}
+)
+
+func (x SubscriptionMode) Enum() *SubscriptionMode {
+	p := new(SubscriptionMode)
+	*p = x
+	return p
+}
+
+func (x SubscriptionMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SubscriptionMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_fanfare_link_v1_log_proto_enumTypes[0].Descriptor()
+}
+
+func (SubscriptionMode) Type() protoreflect.EnumType {
+	return &file_fanfare_link_v1_log_proto_enumTypes[0]
+}
+
+func (x SubscriptionMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SubscriptionMode.Descriptor instead.
+func (SubscriptionMode) EnumDescriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{0}
+}
+
+// What to do.
+type Control_Action int32
+
+const (
+	Control_ACTION_UNSPECIFIED Control_Action = 0
+	// Nothing more is sent; new events wait in the log.
+	Control_PAUSE Control_Action = 1
+	// It is sent to again, from where it stopped.
+	Control_RESUME Control_Action = 2
+	// It is sent to again, from here on; what waited is cancelled.
+	Control_RESUME_FROM_NOW Control_Action = 3
+)
+
+// Enum value maps for Control_Action.
+var (
+	Control_Action_name = map[int32]string{
+		0: "ACTION_UNSPECIFIED",
+		1: "PAUSE",
+		2: "RESUME",
+		3: "RESUME_FROM_NOW",
+	}
+	Control_Action_value = map[string]int32{
+		"ACTION_UNSPECIFIED": 0,
+		"PAUSE":              1,
+		"RESUME":             2,
+		"RESUME_FROM_NOW":    3,
+	}
+)
+
+func (x Control_Action) Enum() *Control_Action {
+	p := new(Control_Action)
+	*p = x
+	return p
+}
+
+func (x Control_Action) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Control_Action) Descriptor() protoreflect.EnumDescriptor {
+	return file_fanfare_link_v1_log_proto_enumTypes[1].Descriptor()
+}
+
+func (Control_Action) Type() protoreflect.EnumType {
+	return &file_fanfare_link_v1_log_proto_enumTypes[1]
+}
+
+func (x Control_Action) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Control_Action.Descriptor instead.
+func (Control_Action) EnumDescriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{3, 0}
+}
+
 // Record is one entry of a partition's log: all that the leader gathered
-// while the entry before was being written. It is folded in the order of its
-// fields.
+// while the entry before was being written. It is folded in this order:
+// fence, tenants, subscriptions, controls, replays, expiry, outcomes, admits,
+// readmits, events.
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Epoch of the leader that wrote it. Never lower than the record before.
@@ -40,6 +150,11 @@ type Record struct {
 	Outcomes      *Outcomes             `protobuf:"bytes,7,opt,name=outcomes,proto3" json:"outcomes,omitempty"`
 	Admits        []*Admit              `protobuf:"bytes,8,rep,name=admits,proto3" json:"admits,omitempty"`
 	Events        []*LoggedEvent        `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
+	Controls      []*Control            `protobuf:"bytes,10,rep,name=controls,proto3" json:"controls,omitempty"`
+	// If not 0: what is owed of records before this one expires.
+	ExpireBefore  uint64          `protobuf:"varint,11,opt,name=expire_before,json=expireBefore,proto3" json:"expire_before,omitempty"`
+	Readmits      []*Readmit      `protobuf:"bytes,12,rep,name=readmits,proto3" json:"readmits,omitempty"`
+	Replays       []*ReplayChange `protobuf:"bytes,13,rep,name=replays,proto3" json:"replays,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -137,6 +252,34 @@ func (x *Record) GetEvents() []*LoggedEvent {
 	return nil
 }
 
+func (x *Record) GetControls() []*Control {
+	if x != nil {
+		return x.Controls
+	}
+	return nil
+}
+
+func (x *Record) GetExpireBefore() uint64 {
+	if x != nil {
+		return x.ExpireBefore
+	}
+	return 0
+}
+
+func (x *Record) GetReadmits() []*Readmit {
+	if x != nil {
+		return x.Readmits
+	}
+	return nil
+}
+
+func (x *Record) GetReplays() []*ReplayChange {
+	if x != nil {
+		return x.Replays
+	}
+	return nil
+}
+
 // Fence begins an epoch: no record of an older epoch may follow. It carries
 // what all leaders of the epoch fold by.
 type Fence struct {
@@ -212,8 +355,15 @@ type Limits struct {
 	// The idempotency window.
 	IdempotencyMs    int64  `protobuf:"varint,4,opt,name=idempotency_ms,json=idempotencyMs,proto3" json:"idempotency_ms,omitempty"`
 	IdempotencyCount uint32 `protobuf:"varint,5,opt,name=idempotency_count,json=idempotencyCount,proto3" json:"idempotency_count,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// So many failures of an endpoint in a row open its breaker.
+	BreakerFailures uint32 `protobuf:"varint,6,opt,name=breaker_failures,json=breakerFailures,proto3" json:"breaker_failures,omitempty"`
+	// The wait before the first probe, and the longest; it doubles.
+	ProbeFirstMs int64 `protobuf:"varint,7,opt,name=probe_first_ms,json=probeFirstMs,proto3" json:"probe_first_ms,omitempty"`
+	ProbeLastMs  int64 `protobuf:"varint,8,opt,name=probe_last_ms,json=probeLastMs,proto3" json:"probe_last_ms,omitempty"`
+	// An endpoint that has failed for so long is disabled.
+	DisableAfterMs int64 `protobuf:"varint,9,opt,name=disable_after_ms,json=disableAfterMs,proto3" json:"disable_after_ms,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
@@ -281,6 +431,290 @@ func (x *Limits) GetIdempotencyCount() uint32 {
 	return 0
 }
 
+func (x *Limits) GetBreakerFailures() uint32 {
+	if x != nil {
+		return x.BreakerFailures
+	}
+	return 0
+}
+
+func (x *Limits) GetProbeFirstMs() int64 {
+	if x != nil {
+		return x.ProbeFirstMs
+	}
+	return 0
+}
+
+func (x *Limits) GetProbeLastMs() int64 {
+	if x != nil {
+		return x.ProbeLastMs
+	}
+	return 0
+}
+
+func (x *Limits) GetDisableAfterMs() int64 {
+	if x != nil {
+		return x.DisableAfterMs
+	}
+	return 0
+}
+
+// Control changes whether a subscription is sent to. It keeps what is owed.
+type Control struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subscription  uint64                 `protobuf:"varint,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	Action        Control_Action         `protobuf:"varint,2,opt,name=action,proto3,enum=fanfare.link.v1.Control_Action" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Control) Reset() {
+	*x = Control{}
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Control) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Control) ProtoMessage() {}
+
+func (x *Control) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Control.ProtoReflect.Descriptor instead.
+func (*Control) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Control) GetSubscription() uint64 {
+	if x != nil {
+		return x.Subscription
+	}
+	return 0
+}
+
+func (x *Control) GetAction() Control_Action {
+	if x != nil {
+		return x.Action
+	}
+	return Control_ACTION_UNSPECIFIED
+}
+
+// Readmit makes deliveries owed again that had ended.
+type Readmit struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Subscription uint64                 `protobuf:"varint,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// Positions in rising order, with the attempts made before, in columns.
+	Sequences     []uint64 `protobuf:"varint,2,rep,packed,name=sequences,proto3" json:"sequences,omitempty"`
+	Indexes       []uint32 `protobuf:"varint,3,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
+	Attempts      []uint32 `protobuf:"varint,4,rep,packed,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Readmit) Reset() {
+	*x = Readmit{}
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Readmit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Readmit) ProtoMessage() {}
+
+func (x *Readmit) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Readmit.ProtoReflect.Descriptor instead.
+func (*Readmit) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Readmit) GetSubscription() uint64 {
+	if x != nil {
+		return x.Subscription
+	}
+	return 0
+}
+
+func (x *Readmit) GetSequences() []uint64 {
+	if x != nil {
+		return x.Sequences
+	}
+	return nil
+}
+
+func (x *Readmit) GetIndexes() []uint32 {
+	if x != nil {
+		return x.Indexes
+	}
+	return nil
+}
+
+func (x *Readmit) GetAttempts() []uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+// ReplayChange puts a replay's state, or deletes it.
+type ReplayChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Absent: deleted.
+	Put           *StoredReplay `protobuf:"bytes,2,opt,name=put,proto3" json:"put,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayChange) Reset() {
+	*x = ReplayChange{}
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayChange) ProtoMessage() {}
+
+func (x *ReplayChange) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayChange.ProtoReflect.Descriptor instead.
+func (*ReplayChange) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ReplayChange) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReplayChange) GetPut() *StoredReplay {
+	if x != nil {
+		return x.Put
+	}
+	return nil
+}
+
+// StoredReplay is a replay and how far it is.
+type StoredReplay struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// As clients see it, without its name.
+	Replay *v1.Replay `protobuf:"bytes,2,opt,name=replay,proto3" json:"replay,omitempty"`
+	// The last delivery that it has looked at, in the order of the history.
+	AfterSequence     uint64 `protobuf:"varint,3,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
+	AfterIndex        uint32 `protobuf:"varint,4,opt,name=after_index,json=afterIndex,proto3" json:"after_index,omitempty"`
+	AfterSubscription uint64 `protobuf:"varint,5,opt,name=after_subscription,json=afterSubscription,proto3" json:"after_subscription,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *StoredReplay) Reset() {
+	*x = StoredReplay{}
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredReplay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredReplay) ProtoMessage() {}
+
+func (x *StoredReplay) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredReplay.ProtoReflect.Descriptor instead.
+func (*StoredReplay) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *StoredReplay) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *StoredReplay) GetReplay() *v1.Replay {
+	if x != nil {
+		return x.Replay
+	}
+	return nil
+}
+
+func (x *StoredReplay) GetAfterSequence() uint64 {
+	if x != nil {
+		return x.AfterSequence
+	}
+	return 0
+}
+
+func (x *StoredReplay) GetAfterIndex() uint32 {
+	if x != nil {
+		return x.AfterIndex
+	}
+	return 0
+}
+
+func (x *StoredReplay) GetAfterSubscription() uint64 {
+	if x != nil {
+		return x.AfterSubscription
+	}
+	return 0
+}
+
 // TenantChange puts or deletes a tenant.
 type TenantChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -293,7 +727,7 @@ type TenantChange struct {
 
 func (x *TenantChange) Reset() {
 	*x = TenantChange{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[3]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +739,7 @@ func (x *TenantChange) String() string {
 func (*TenantChange) ProtoMessage() {}
 
 func (x *TenantChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[3]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +752,7 @@ func (x *TenantChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TenantChange.ProtoReflect.Descriptor instead.
 func (*TenantChange) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{3}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TenantChange) GetId() string {
@@ -348,7 +782,7 @@ type SubscriptionChange struct {
 
 func (x *SubscriptionChange) Reset() {
 	*x = SubscriptionChange{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[4]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +794,7 @@ func (x *SubscriptionChange) String() string {
 func (*SubscriptionChange) ProtoMessage() {}
 
 func (x *SubscriptionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[4]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +807,7 @@ func (x *SubscriptionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionChange.ProtoReflect.Descriptor instead.
 func (*SubscriptionChange) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{4}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SubscriptionChange) GetNumber() uint64 {
@@ -406,7 +840,7 @@ type StoredSubscription struct {
 
 func (x *StoredSubscription) Reset() {
 	*x = StoredSubscription{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[5]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +852,7 @@ func (x *StoredSubscription) String() string {
 func (*StoredSubscription) ProtoMessage() {}
 
 func (x *StoredSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[5]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +865,7 @@ func (x *StoredSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSubscription.ProtoReflect.Descriptor instead.
 func (*StoredSubscription) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StoredSubscription) GetTenant() string {
@@ -488,7 +922,7 @@ type Outcomes struct {
 
 func (x *Outcomes) Reset() {
 	*x = Outcomes{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[6]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +934,7 @@ func (x *Outcomes) String() string {
 func (*Outcomes) ProtoMessage() {}
 
 func (x *Outcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[6]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +947,7 @@ func (x *Outcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcomes.ProtoReflect.Descriptor instead.
 func (*Outcomes) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{6}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Outcomes) GetSubscriptions() []uint64 {
@@ -609,7 +1043,7 @@ type OutcomeDetail struct {
 
 func (x *OutcomeDetail) Reset() {
 	*x = OutcomeDetail{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[7]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +1055,7 @@ func (x *OutcomeDetail) String() string {
 func (*OutcomeDetail) ProtoMessage() {}
 
 func (x *OutcomeDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[7]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +1068,7 @@ func (x *OutcomeDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeDetail.ProtoReflect.Descriptor instead.
 func (*OutcomeDetail) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *OutcomeDetail) GetOutcome() uint32 {
@@ -691,7 +1125,7 @@ type Admit struct {
 
 func (x *Admit) Reset() {
 	*x = Admit{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +1137,7 @@ func (x *Admit) String() string {
 func (*Admit) ProtoMessage() {}
 
 func (x *Admit) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +1150,7 @@ func (x *Admit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admit.ProtoReflect.Descriptor instead.
 func (*Admit) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Admit) GetSubscription() uint64 {
@@ -773,7 +1207,7 @@ type LoggedEvent struct {
 
 func (x *LoggedEvent) Reset() {
 	*x = LoggedEvent{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +1219,7 @@ func (x *LoggedEvent) String() string {
 func (*LoggedEvent) ProtoMessage() {}
 
 func (x *LoggedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +1232,7 @@ func (x *LoggedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoggedEvent.ProtoReflect.Descriptor instead.
 func (*LoggedEvent) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LoggedEvent) GetTenant() string {
@@ -858,8 +1292,12 @@ type Snapshot struct {
 	Tenants       []*TenantChange      `protobuf:"bytes,9,rep,name=tenants,proto3" json:"tenants,omitempty"`
 	Subscriptions []*SubscriptionState `protobuf:"bytes,10,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
 	// The idempotency window, oldest first, in columns; keys are 16 bytes each.
-	WindowKeys        []byte  `protobuf:"bytes,11,opt,name=window_keys,json=windowKeys,proto3" json:"window_keys,omitempty"`
-	WindowTimesUnixMs []int64 `protobuf:"varint,12,rep,packed,name=window_times_unix_ms,json=windowTimesUnixMs,proto3" json:"window_times_unix_ms,omitempty"`
+	WindowKeys        []byte          `protobuf:"bytes,11,opt,name=window_keys,json=windowKeys,proto3" json:"window_keys,omitempty"`
+	WindowTimesUnixMs []int64         `protobuf:"varint,12,rep,packed,name=window_times_unix_ms,json=windowTimesUnixMs,proto3" json:"window_times_unix_ms,omitempty"`
+	Replays           []*ReplayChange `protobuf:"bytes,13,rep,name=replays,proto3" json:"replays,omitempty"`
+	// When records were written, sparsely, oldest first, in columns.
+	MarkSequences   []uint64 `protobuf:"varint,14,rep,packed,name=mark_sequences,json=markSequences,proto3" json:"mark_sequences,omitempty"`
+	MarkTimesUnixMs []int64  `protobuf:"varint,16,rep,packed,name=mark_times_unix_ms,json=markTimesUnixMs,proto3" json:"mark_times_unix_ms,omitempty"`
 	// SHA-256 of the fields above, encoded deterministically with this one
 	// empty.
 	Hash          []byte `protobuf:"bytes,15,opt,name=hash,proto3" json:"hash,omitempty"`
@@ -869,7 +1307,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -881,7 +1319,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,7 +1332,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Snapshot) GetSequence() uint64 {
@@ -981,6 +1419,27 @@ func (x *Snapshot) GetWindowTimesUnixMs() []int64 {
 	return nil
 }
 
+func (x *Snapshot) GetReplays() []*ReplayChange {
+	if x != nil {
+		return x.Replays
+	}
+	return nil
+}
+
+func (x *Snapshot) GetMarkSequences() []uint64 {
+	if x != nil {
+		return x.MarkSequences
+	}
+	return nil
+}
+
+func (x *Snapshot) GetMarkTimesUnixMs() []int64 {
+	if x != nil {
+		return x.MarkTimesUnixMs
+	}
+	return nil
+}
+
 func (x *Snapshot) GetHash() []byte {
 	if x != nil {
 		return x.Hash
@@ -1007,14 +1466,20 @@ type SubscriptionState struct {
 	SinceUnixMs     []int64  `protobuf:"varint,11,rep,packed,name=since_unix_ms,json=sinceUnixMs,proto3" json:"since_unix_ms,omitempty"`
 	// While behind: which types it wanted in records that it has still to be
 	// caught up from, oldest first.
-	Eras          []*Era `protobuf:"bytes,12,rep,name=eras,proto3" json:"eras,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Eras []*Era `protobuf:"bytes,12,rep,name=eras,proto3" json:"eras,omitempty"`
+	// Of those attempts, how many used up the schedule; in the same columns.
+	Charged         []uint32         `protobuf:"varint,14,rep,packed,name=charged,proto3" json:"charged,omitempty"`
+	Mode            SubscriptionMode `protobuf:"varint,15,opt,name=mode,proto3,enum=fanfare.link.v1.SubscriptionMode" json:"mode,omitempty"`
+	ModeReason      string           `protobuf:"bytes,16,opt,name=mode_reason,json=modeReason,proto3" json:"mode_reason,omitempty"`
+	ModeSinceUnixMs int64            `protobuf:"varint,17,opt,name=mode_since_unix_ms,json=modeSinceUnixMs,proto3" json:"mode_since_unix_ms,omitempty"`
+	Breaker         *Breaker         `protobuf:"bytes,18,opt,name=breaker,proto3" json:"breaker,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *SubscriptionState) Reset() {
 	*x = SubscriptionState{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1491,7 @@ func (x *SubscriptionState) String() string {
 func (*SubscriptionState) ProtoMessage() {}
 
 func (x *SubscriptionState) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1504,7 @@ func (x *SubscriptionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionState.ProtoReflect.Descriptor instead.
 func (*SubscriptionState) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SubscriptionState) GetNumber() uint64 {
@@ -1133,6 +1598,129 @@ func (x *SubscriptionState) GetEras() []*Era {
 	return nil
 }
 
+func (x *SubscriptionState) GetCharged() []uint32 {
+	if x != nil {
+		return x.Charged
+	}
+	return nil
+}
+
+func (x *SubscriptionState) GetMode() SubscriptionMode {
+	if x != nil {
+		return x.Mode
+	}
+	return SubscriptionMode_SUBSCRIPTION_MODE_UNSPECIFIED
+}
+
+func (x *SubscriptionState) GetModeReason() string {
+	if x != nil {
+		return x.ModeReason
+	}
+	return ""
+}
+
+func (x *SubscriptionState) GetModeSinceUnixMs() int64 {
+	if x != nil {
+		return x.ModeSinceUnixMs
+	}
+	return 0
+}
+
+func (x *SubscriptionState) GetBreaker() *Breaker {
+	if x != nil {
+		return x.Breaker
+	}
+	return nil
+}
+
+// Breaker is what is known of an endpoint's failures.
+type Breaker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Failures of the endpoint in a row.
+	Failures uint64 `protobuf:"varint,1,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Some of the positions that failed, to tell that it is not one event.
+	Sequences []uint64 `protobuf:"varint,2,rep,packed,name=sequences,proto3" json:"sequences,omitempty"`
+	Indexes   []uint32 `protobuf:"varint,3,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
+	// Only probes are sent.
+	Open            bool   `protobuf:"varint,4,opt,name=open,proto3" json:"open,omitempty"`
+	Probes          uint32 `protobuf:"varint,5,opt,name=probes,proto3" json:"probes,omitempty"`
+	NextProbeUnixMs int64  `protobuf:"varint,6,opt,name=next_probe_unix_ms,json=nextProbeUnixMs,proto3" json:"next_probe_unix_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Breaker) Reset() {
+	*x = Breaker{}
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Breaker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Breaker) ProtoMessage() {}
+
+func (x *Breaker) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Breaker.ProtoReflect.Descriptor instead.
+func (*Breaker) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Breaker) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Breaker) GetSequences() []uint64 {
+	if x != nil {
+		return x.Sequences
+	}
+	return nil
+}
+
+func (x *Breaker) GetIndexes() []uint32 {
+	if x != nil {
+		return x.Indexes
+	}
+	return nil
+}
+
+func (x *Breaker) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
+func (x *Breaker) GetProbes() uint32 {
+	if x != nil {
+		return x.Probes
+	}
+	return 0
+}
+
+func (x *Breaker) GetNextProbeUnixMs() int64 {
+	if x != nil {
+		return x.NextProbeUnixMs
+	}
+	return 0
+}
+
 // Era is a stretch of the log in which a subscription wanted other types.
 type Era struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1145,7 +1733,7 @@ type Era struct {
 
 func (x *Era) Reset() {
 	*x = Era{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1745,7 @@ func (x *Era) String() string {
 func (*Era) ProtoMessage() {}
 
 func (x *Era) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1758,7 @@ func (x *Era) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Era.ProtoReflect.Descriptor instead.
 func (*Era) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Era) GetUntilSequence() uint64 {
@@ -1191,7 +1779,7 @@ var File_fanfare_link_v1_log_proto protoreflect.FileDescriptor
 
 const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x19fanfare/link/v1/log.proto\x12\x0ffanfare.link.v1\x1a%fanfare/v1/subscription_service.proto\x1a\x1ffanfare/v1/tenant_service.proto\"\xb4\x03\n" +
+	"\x19fanfare/link/v1/log.proto\x12\x0ffanfare.link.v1\x1a!fanfare/v1/delivery_service.proto\x1a%fanfare/v1/subscription_service.proto\x1a\x1ffanfare/v1/tenant_service.proto\"\xfe\x04\n" +
 	"\x06Record\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12#\n" +
 	"\rprevious_hash\x18\x02 \x01(\fR\fpreviousHash\x12 \n" +
@@ -1202,17 +1790,50 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\rsubscriptions\x18\x06 \x03(\v2#.fanfare.link.v1.SubscriptionChangeR\rsubscriptions\x125\n" +
 	"\boutcomes\x18\a \x01(\v2\x19.fanfare.link.v1.OutcomesR\boutcomes\x12.\n" +
 	"\x06admits\x18\b \x03(\v2\x16.fanfare.link.v1.AdmitR\x06admits\x124\n" +
-	"\x06events\x18\t \x03(\v2\x1c.fanfare.link.v1.LoggedEventR\x06events\"}\n" +
+	"\x06events\x18\t \x03(\v2\x1c.fanfare.link.v1.LoggedEventR\x06events\x124\n" +
+	"\bcontrols\x18\n" +
+	" \x03(\v2\x18.fanfare.link.v1.ControlR\bcontrols\x12#\n" +
+	"\rexpire_before\x18\v \x01(\x04R\fexpireBefore\x124\n" +
+	"\breadmits\x18\f \x03(\v2\x18.fanfare.link.v1.ReadmitR\breadmits\x127\n" +
+	"\areplays\x18\r \x03(\v2\x1d.fanfare.link.v1.ReplayChangeR\areplays\"}\n" +
 	"\x05Fence\x12 \n" +
 	"\vcoordinator\x18\x01 \x01(\tR\vcoordinator\x12!\n" +
 	"\ffold_version\x18\x02 \x01(\rR\vfoldVersion\x12/\n" +
-	"\x06limits\x18\x03 \x01(\v2\x17.fanfare.link.v1.LimitsR\x06limits\"\xf3\x01\n" +
+	"\x06limits\x18\x03 \x01(\v2\x17.fanfare.link.v1.LimitsR\x06limits\"\x92\x03\n" +
 	"\x06Limits\x12/\n" +
 	"\x13outstanding_healthy\x18\x01 \x01(\rR\x12outstandingHealthy\x12/\n" +
 	"\x13outstanding_failing\x18\x02 \x01(\rR\x12outstandingFailing\x123\n" +
 	"\x15outstanding_partition\x18\x03 \x01(\rR\x14outstandingPartition\x12%\n" +
 	"\x0eidempotency_ms\x18\x04 \x01(\x03R\ridempotencyMs\x12+\n" +
-	"\x11idempotency_count\x18\x05 \x01(\rR\x10idempotencyCount\"D\n" +
+	"\x11idempotency_count\x18\x05 \x01(\rR\x10idempotencyCount\x12)\n" +
+	"\x10breaker_failures\x18\x06 \x01(\rR\x0fbreakerFailures\x12$\n" +
+	"\x0eprobe_first_ms\x18\a \x01(\x03R\fprobeFirstMs\x12\"\n" +
+	"\rprobe_last_ms\x18\b \x01(\x03R\vprobeLastMs\x12(\n" +
+	"\x10disable_after_ms\x18\t \x01(\x03R\x0edisableAfterMs\"\xb4\x01\n" +
+	"\aControl\x12\"\n" +
+	"\fsubscription\x18\x01 \x01(\x04R\fsubscription\x127\n" +
+	"\x06action\x18\x02 \x01(\x0e2\x1f.fanfare.link.v1.Control.ActionR\x06action\"L\n" +
+	"\x06Action\x12\x16\n" +
+	"\x12ACTION_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05PAUSE\x10\x01\x12\n" +
+	"\n" +
+	"\x06RESUME\x10\x02\x12\x13\n" +
+	"\x0fRESUME_FROM_NOW\x10\x03\"\x81\x01\n" +
+	"\aReadmit\x12\"\n" +
+	"\fsubscription\x18\x01 \x01(\x04R\fsubscription\x12\x1c\n" +
+	"\tsequences\x18\x02 \x03(\x04R\tsequences\x12\x18\n" +
+	"\aindexes\x18\x03 \x03(\rR\aindexes\x12\x1a\n" +
+	"\battempts\x18\x04 \x03(\rR\battempts\"O\n" +
+	"\fReplayChange\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12/\n" +
+	"\x03put\x18\x02 \x01(\v2\x1d.fanfare.link.v1.StoredReplayR\x03put\"\xc9\x01\n" +
+	"\fStoredReplay\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12*\n" +
+	"\x06replay\x18\x02 \x01(\v2\x12.fanfare.v1.ReplayR\x06replay\x12%\n" +
+	"\x0eafter_sequence\x18\x03 \x01(\x04R\rafterSequence\x12\x1f\n" +
+	"\vafter_index\x18\x04 \x01(\rR\n" +
+	"afterIndex\x12-\n" +
+	"\x12after_subscription\x18\x05 \x01(\x04R\x11afterSubscription\"D\n" +
 	"\fTenantChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x03put\x18\x02 \x01(\v2\x12.fanfare.v1.TenantR\x03put\"c\n" +
@@ -1257,7 +1878,7 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\x04type\x18\x03 \x01(\tR\x04type\x12!\n" +
 	"\fordering_key\x18\x04 \x01(\tR\vorderingKey\x12!\n" +
 	"\fid_generated\x18\x05 \x01(\bR\vidGenerated\x12\x14\n" +
-	"\x05event\x18\x06 \x01(\fR\x05event\"\x8a\x04\n" +
+	"\x05event\x18\x06 \x01(\fR\x05event\"\x97\x05\n" +
 	"\bSnapshot\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vrecord_hash\x18\x02 \x01(\fR\n" +
@@ -1275,8 +1896,11 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	" \x03(\v2\".fanfare.link.v1.SubscriptionStateR\rsubscriptions\x12\x1f\n" +
 	"\vwindow_keys\x18\v \x01(\fR\n" +
 	"windowKeys\x12/\n" +
-	"\x14window_times_unix_ms\x18\f \x03(\x03R\x11windowTimesUnixMs\x12\x12\n" +
-	"\x04hash\x18\x0f \x01(\fR\x04hash\"\x81\x04\n" +
+	"\x14window_times_unix_ms\x18\f \x03(\x03R\x11windowTimesUnixMs\x127\n" +
+	"\areplays\x18\r \x03(\v2\x1d.fanfare.link.v1.ReplayChangeR\areplays\x12%\n" +
+	"\x0emark_sequences\x18\x0e \x03(\x04R\rmarkSequences\x12+\n" +
+	"\x12mark_times_unix_ms\x18\x10 \x03(\x03R\x0fmarkTimesUnixMs\x12\x12\n" +
+	"\x04hash\x18\x0f \x01(\fR\x04hash\"\xd4\x05\n" +
 	"\x11SubscriptionState\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12;\n" +
 	"\x06stored\x18\x02 \x01(\v2#.fanfare.link.v1.StoredSubscriptionR\x06stored\x12\x16\n" +
@@ -1291,11 +1915,28 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\x12next_times_unix_ms\x18\n" +
 	" \x03(\x03R\x0fnextTimesUnixMs\x12\"\n" +
 	"\rsince_unix_ms\x18\v \x03(\x03R\vsinceUnixMs\x12(\n" +
-	"\x04eras\x18\f \x03(\v2\x14.fanfare.link.v1.EraR\x04eras\"M\n" +
+	"\x04eras\x18\f \x03(\v2\x14.fanfare.link.v1.EraR\x04eras\x12\x18\n" +
+	"\acharged\x18\x0e \x03(\rR\acharged\x125\n" +
+	"\x04mode\x18\x0f \x01(\x0e2!.fanfare.link.v1.SubscriptionModeR\x04mode\x12\x1f\n" +
+	"\vmode_reason\x18\x10 \x01(\tR\n" +
+	"modeReason\x12+\n" +
+	"\x12mode_since_unix_ms\x18\x11 \x01(\x03R\x0fmodeSinceUnixMs\x122\n" +
+	"\abreaker\x18\x12 \x01(\v2\x18.fanfare.link.v1.BreakerR\abreaker\"\xb6\x01\n" +
+	"\aBreaker\x12\x1a\n" +
+	"\bfailures\x18\x01 \x01(\x04R\bfailures\x12\x1c\n" +
+	"\tsequences\x18\x02 \x03(\x04R\tsequences\x12\x18\n" +
+	"\aindexes\x18\x03 \x03(\rR\aindexes\x12\x12\n" +
+	"\x04open\x18\x04 \x01(\bR\x04open\x12\x16\n" +
+	"\x06probes\x18\x05 \x01(\rR\x06probes\x12+\n" +
+	"\x12next_probe_unix_ms\x18\x06 \x01(\x03R\x0fnextProbeUnixMs\"M\n" +
 	"\x03Era\x12%\n" +
 	"\x0euntil_sequence\x18\x01 \x01(\x04R\runtilSequence\x12\x1f\n" +
 	"\vevent_types\x18\x02 \x03(\tR\n" +
-	"eventTypesB=Z;github.com/fanfare-dev/fanfare/proto/fanfare/link/v1;linkv1b\x06proto3"
+	"eventTypes*s\n" +
+	"\x10SubscriptionMode\x12!\n" +
+	"\x1dSUBSCRIPTION_MODE_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18SUBSCRIPTION_MODE_PAUSED\x10\x01\x12\x1e\n" +
+	"\x1aSUBSCRIPTION_MODE_DISABLED\x10\x02B=Z;github.com/fanfare-dev/fanfare/proto/fanfare/link/v1;linkv1b\x06proto3"
 
 var (
 	file_fanfare_link_v1_log_proto_rawDescOnce sync.Once
@@ -1309,46 +1950,64 @@ func file_fanfare_link_v1_log_proto_rawDescGZIP() []byte {
 	return file_fanfare_link_v1_log_proto_rawDescData
 }
 
-var file_fanfare_link_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_fanfare_link_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_fanfare_link_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_fanfare_link_v1_log_proto_goTypes = []any{
-	(*Record)(nil),             // 0: fanfare.link.v1.Record
-	(*Fence)(nil),              // 1: fanfare.link.v1.Fence
-	(*Limits)(nil),             // 2: fanfare.link.v1.Limits
-	(*TenantChange)(nil),       // 3: fanfare.link.v1.TenantChange
-	(*SubscriptionChange)(nil), // 4: fanfare.link.v1.SubscriptionChange
-	(*StoredSubscription)(nil), // 5: fanfare.link.v1.StoredSubscription
-	(*Outcomes)(nil),           // 6: fanfare.link.v1.Outcomes
-	(*OutcomeDetail)(nil),      // 7: fanfare.link.v1.OutcomeDetail
-	(*Admit)(nil),              // 8: fanfare.link.v1.Admit
-	(*LoggedEvent)(nil),        // 9: fanfare.link.v1.LoggedEvent
-	(*Snapshot)(nil),           // 10: fanfare.link.v1.Snapshot
-	(*SubscriptionState)(nil),  // 11: fanfare.link.v1.SubscriptionState
-	(*Era)(nil),                // 12: fanfare.link.v1.Era
-	(*v1.Tenant)(nil),          // 13: fanfare.v1.Tenant
-	(*v1.Subscription)(nil),    // 14: fanfare.v1.Subscription
+	(SubscriptionMode)(0),      // 0: fanfare.link.v1.SubscriptionMode
+	(Control_Action)(0),        // 1: fanfare.link.v1.Control.Action
+	(*Record)(nil),             // 2: fanfare.link.v1.Record
+	(*Fence)(nil),              // 3: fanfare.link.v1.Fence
+	(*Limits)(nil),             // 4: fanfare.link.v1.Limits
+	(*Control)(nil),            // 5: fanfare.link.v1.Control
+	(*Readmit)(nil),            // 6: fanfare.link.v1.Readmit
+	(*ReplayChange)(nil),       // 7: fanfare.link.v1.ReplayChange
+	(*StoredReplay)(nil),       // 8: fanfare.link.v1.StoredReplay
+	(*TenantChange)(nil),       // 9: fanfare.link.v1.TenantChange
+	(*SubscriptionChange)(nil), // 10: fanfare.link.v1.SubscriptionChange
+	(*StoredSubscription)(nil), // 11: fanfare.link.v1.StoredSubscription
+	(*Outcomes)(nil),           // 12: fanfare.link.v1.Outcomes
+	(*OutcomeDetail)(nil),      // 13: fanfare.link.v1.OutcomeDetail
+	(*Admit)(nil),              // 14: fanfare.link.v1.Admit
+	(*LoggedEvent)(nil),        // 15: fanfare.link.v1.LoggedEvent
+	(*Snapshot)(nil),           // 16: fanfare.link.v1.Snapshot
+	(*SubscriptionState)(nil),  // 17: fanfare.link.v1.SubscriptionState
+	(*Breaker)(nil),            // 18: fanfare.link.v1.Breaker
+	(*Era)(nil),                // 19: fanfare.link.v1.Era
+	(*v1.Replay)(nil),          // 20: fanfare.v1.Replay
+	(*v1.Tenant)(nil),          // 21: fanfare.v1.Tenant
+	(*v1.Subscription)(nil),    // 22: fanfare.v1.Subscription
 }
 var file_fanfare_link_v1_log_proto_depIdxs = []int32{
-	1,  // 0: fanfare.link.v1.Record.fence:type_name -> fanfare.link.v1.Fence
-	3,  // 1: fanfare.link.v1.Record.tenants:type_name -> fanfare.link.v1.TenantChange
-	4,  // 2: fanfare.link.v1.Record.subscriptions:type_name -> fanfare.link.v1.SubscriptionChange
-	6,  // 3: fanfare.link.v1.Record.outcomes:type_name -> fanfare.link.v1.Outcomes
-	8,  // 4: fanfare.link.v1.Record.admits:type_name -> fanfare.link.v1.Admit
-	9,  // 5: fanfare.link.v1.Record.events:type_name -> fanfare.link.v1.LoggedEvent
-	2,  // 6: fanfare.link.v1.Fence.limits:type_name -> fanfare.link.v1.Limits
-	13, // 7: fanfare.link.v1.TenantChange.put:type_name -> fanfare.v1.Tenant
-	5,  // 8: fanfare.link.v1.SubscriptionChange.put:type_name -> fanfare.link.v1.StoredSubscription
-	14, // 9: fanfare.link.v1.StoredSubscription.subscription:type_name -> fanfare.v1.Subscription
-	7,  // 10: fanfare.link.v1.Outcomes.details:type_name -> fanfare.link.v1.OutcomeDetail
-	2,  // 11: fanfare.link.v1.Snapshot.limits:type_name -> fanfare.link.v1.Limits
-	3,  // 12: fanfare.link.v1.Snapshot.tenants:type_name -> fanfare.link.v1.TenantChange
-	11, // 13: fanfare.link.v1.Snapshot.subscriptions:type_name -> fanfare.link.v1.SubscriptionState
-	5,  // 14: fanfare.link.v1.SubscriptionState.stored:type_name -> fanfare.link.v1.StoredSubscription
-	12, // 15: fanfare.link.v1.SubscriptionState.eras:type_name -> fanfare.link.v1.Era
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	3,  // 0: fanfare.link.v1.Record.fence:type_name -> fanfare.link.v1.Fence
+	9,  // 1: fanfare.link.v1.Record.tenants:type_name -> fanfare.link.v1.TenantChange
+	10, // 2: fanfare.link.v1.Record.subscriptions:type_name -> fanfare.link.v1.SubscriptionChange
+	12, // 3: fanfare.link.v1.Record.outcomes:type_name -> fanfare.link.v1.Outcomes
+	14, // 4: fanfare.link.v1.Record.admits:type_name -> fanfare.link.v1.Admit
+	15, // 5: fanfare.link.v1.Record.events:type_name -> fanfare.link.v1.LoggedEvent
+	5,  // 6: fanfare.link.v1.Record.controls:type_name -> fanfare.link.v1.Control
+	6,  // 7: fanfare.link.v1.Record.readmits:type_name -> fanfare.link.v1.Readmit
+	7,  // 8: fanfare.link.v1.Record.replays:type_name -> fanfare.link.v1.ReplayChange
+	4,  // 9: fanfare.link.v1.Fence.limits:type_name -> fanfare.link.v1.Limits
+	1,  // 10: fanfare.link.v1.Control.action:type_name -> fanfare.link.v1.Control.Action
+	8,  // 11: fanfare.link.v1.ReplayChange.put:type_name -> fanfare.link.v1.StoredReplay
+	20, // 12: fanfare.link.v1.StoredReplay.replay:type_name -> fanfare.v1.Replay
+	21, // 13: fanfare.link.v1.TenantChange.put:type_name -> fanfare.v1.Tenant
+	11, // 14: fanfare.link.v1.SubscriptionChange.put:type_name -> fanfare.link.v1.StoredSubscription
+	22, // 15: fanfare.link.v1.StoredSubscription.subscription:type_name -> fanfare.v1.Subscription
+	13, // 16: fanfare.link.v1.Outcomes.details:type_name -> fanfare.link.v1.OutcomeDetail
+	4,  // 17: fanfare.link.v1.Snapshot.limits:type_name -> fanfare.link.v1.Limits
+	9,  // 18: fanfare.link.v1.Snapshot.tenants:type_name -> fanfare.link.v1.TenantChange
+	17, // 19: fanfare.link.v1.Snapshot.subscriptions:type_name -> fanfare.link.v1.SubscriptionState
+	7,  // 20: fanfare.link.v1.Snapshot.replays:type_name -> fanfare.link.v1.ReplayChange
+	11, // 21: fanfare.link.v1.SubscriptionState.stored:type_name -> fanfare.link.v1.StoredSubscription
+	19, // 22: fanfare.link.v1.SubscriptionState.eras:type_name -> fanfare.link.v1.Era
+	0,  // 23: fanfare.link.v1.SubscriptionState.mode:type_name -> fanfare.link.v1.SubscriptionMode
+	18, // 24: fanfare.link.v1.SubscriptionState.breaker:type_name -> fanfare.link.v1.Breaker
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_link_v1_log_proto_init() }
@@ -1361,13 +2020,14 @@ func file_fanfare_link_v1_log_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_link_v1_log_proto_rawDesc), len(file_fanfare_link_v1_log_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   13,
+			NumEnums:      2,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_fanfare_link_v1_log_proto_goTypes,
 		DependencyIndexes: file_fanfare_link_v1_log_proto_depIdxs,
+		EnumInfos:         file_fanfare_link_v1_log_proto_enumTypes,
 		MessageInfos:      file_fanfare_link_v1_log_proto_msgTypes,
 	}.Build()
 	File_fanfare_link_v1_log_proto = out.File

@@ -1,0 +1,138 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/fanfare-dev/fanfare/coordinator/lead"
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+)
+
+// haltRetry is the wait before a halted partition is tried again: it goes on
+// by itself soon after its data has been put right.
+const haltRetry = 30 * time.Second
+
+// The ways out, as the log and the API say them. docs/operations.md has the
+// steps.
+const (
+	remedyData = "nothing is served from it meanwhile; restore the data it was written with, " +
+		"or give the partition up on purpose: see \"When a partition is halted\" in docs/operations.md"
+	remedyVersion = "a newer version of Fanfare has written it: run that version"
+)
+
+// HaltedError says that a partition cannot be served from the data there is,
+// why, and what to do.
+type HaltedError struct {
+	Partition int
+	Err       error // what lead.Halts recognizes
+}
+
+// Error says all of it.
+func (e *HaltedError) Error() string {
+	return fmt.Sprintf("partition %d is halted: %v; %s", e.Partition, e.Err, e.remedy())
+}
+
+// Unwrap returns what is wrong with the data.
+func (e *HaltedError) Unwrap() error { return e.Err }
+
+func (e *HaltedError) remedy() string {
+	if errors.Is(e.Err, ledger.ErrVersion) {
+		return remedyVersion
+	}
+	return remedyData
+}
+
+// Halted implements serve.Directory.
+func (c *Coordinator) Halted(partition int) error {
+	c.mu.Lock()
+	trouble := c.troubles[partition]
+	c.mu.Unlock()
+	if halted, ok := errors.AsType[*HaltedError](trouble); ok && !c.ledElsewhere(partition) {
+		return halted
+	}
+	return nil
+}
+
+// HaltedPartitions returns which partitions are halted.
+func (c *Coordinator) HaltedPartitions() []int {
+	var halted []int
+	for partition := range c.config.Partitions {
+		if c.Halted(partition) != nil {
+			halted = append(halted, partition)
+		}
+	}
+	return halted
+}
+
+func (c *Coordinator) ledElsewhere(partition int) bool {
+	ready, ok := c.view.ready(partition)
+	return ok && ready.Coordinator != c.config.Member.Info.ID
+}
+
+// ended takes why a partition is no longer led here, or could not be, and
+// returns the wait before it is tried again. That a partition is halted is said
+// once, not after each attempt.
+func (c *Coordinator) ended(partition int, err error) (again time.Duration) {
+	switch {
+	case errors.Is(err, lead.ErrFenced):
+		c.logger.Warn("no longer leading", "partition", partition, "error", err, "again_in", holdRetry)
+		c.setTrouble(partition, nil) // somebody else leads it
+		return holdRetry
+	case !lead.Halts(err):
+		c.logger.Error("no longer leading", "partition", partition, "error", err, "again_in", holdRetry)
+		c.setTrouble(partition, fmt.Errorf("partition %d cannot be led just now: %w", partition, err))
+		return holdRetry
+	}
+	halted := &HaltedError{partition, err}
+	if c.setTrouble(partition, halted) {
+		c.logger.Error("a partition is halted", "partition", partition, "problem", err,
+			"remedy", halted.remedy(), "tried_again_every", haltRetry)
+	}
+	return haltRetry
+}
+
+// setTrouble remembers why a partition cannot be led here, and reports whether
+// that is news.
+func (c *Coordinator) setTrouble(partition int, trouble error) (news bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.troubles[partition]
+	c.troubles[partition] = trouble
+	if _, halted := errors.AsType[*HaltedError](trouble); halted {
+		c.settle(partition)
+	}
+	return trouble != nil && (before == nil || before.Error() != trouble.Error())
+}
+
+// settle takes note that a partition has had a leader, or is halted. c.mu must
+// be held.
+func (c *Coordinator) settle(partition int) {
+	c.settled[partition] = true
+	if len(c.settled) == c.config.Partitions {
+		c.once.Do(func() { close(c.ready) })
+	}
+}
+
+// measure keeps count of the halted partitions until stop is called.
+func (c *Coordinator) measure() (stop func() error, err error) {
+	if c.config.Meter == nil {
+		return func() error { return nil }, nil
+	}
+	gauge, err := c.config.Meter.Int64ObservableGauge("fanfare.partitions.halted",
+		metric.WithDescription("Partitions that are not served because of what their log holds."), metric.WithUnit("{partition}"))
+	if err != nil {
+		return nil, fmt.Errorf("making an instrument: %w", err)
+	}
+	registration, err := c.config.Meter.RegisterCallback(func(_ context.Context, observer metric.Observer) error {
+		observer.ObserveInt64(gauge, int64(len(c.HaltedPartitions())))
+		return nil
+	}, gauge)
+	if err != nil {
+		return nil, fmt.Errorf("registering an instrument: %w", err)
+	}
+	return registration.Unregister, nil
+}

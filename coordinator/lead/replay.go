@@ -1,0 +1,157 @@
+package lead
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/internal/history"
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+)
+
+const (
+	// replayPage is how many deliveries a replay looks at in one step.
+	replayPage = 500
+	// replayPause is the wait before a replay goes on whose subscriptions
+	// have no room, and between two looks for replays.
+	replayPause = 500 * time.Millisecond
+)
+
+// errReplayEnded: the replay was cancelled or deleted meanwhile.
+var errReplayEnded = errors.New("the replay has ended")
+
+// replayer carries out replays: it finds deliveries in the history and has
+// them owed again, step by step. Each step is one record, which makes the
+// deliveries owed and moves the replay past them, so a replay goes on after a
+// crash without doing anything twice.
+type replayer struct {
+	leader *Leader
+}
+
+func (r *replayer) run(ctx context.Context) error {
+	for {
+		worked, err := r.round(ctx)
+		if err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotLeading) {
+			r.leader.logger.Error("replaying", "error", err)
+		}
+		if worked && err == nil {
+			continue
+		}
+		select {
+		case <-time.After(replayPause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// round takes one step of each replay that runs.
+func (r *replayer) round(ctx context.Context) (worked bool, err error) {
+	running := make(map[string]*linkv1.StoredReplay)
+	err = r.leader.Query(ctx, func(l *ledger.Ledger) {
+		for _, id := range l.Replays() {
+			if stored := l.Replay(id); stored.GetReplay().GetState() == fanfarev1.Replay_RUNNING {
+				running[id] = stored
+			}
+		}
+	})
+	if err != nil {
+		return false, err
+	}
+	for id, stored := range running {
+		moved, err := r.step(ctx, id, stored)
+		if err != nil {
+			return worked, fmt.Errorf("replay %s: %w", id, err)
+		}
+		worked = worked || moved
+	}
+	return worked, nil
+}
+
+// step looks at the next deliveries of a replay.
+func (r *replayer) step(ctx context.Context, id string, stored *linkv1.StoredReplay) (moved bool, err error) {
+	after := history.DeliveryKey{
+		EventKey:     history.EventKey{Partition: r.leader.config.Partition, Sequence: stored.GetAfterSequence(), Index: stored.GetAfterIndex()},
+		Subscription: stored.GetAfterSubscription(),
+	}
+	rows, err := r.leader.config.History.Scan(ctx, ReplayQuery(stored), after, replayPage)
+	if err != nil {
+		return false, err
+	}
+	bounds, err := r.leader.config.Log.State(ctx)
+	if err != nil {
+		return false, err
+	}
+	err = r.leader.Change(ctx, "replay "+id, func(l *ledger.Ledger, _ ledger.Number, record *linkv1.Record) error {
+		now := l.Replay(id)
+		if now.GetReplay().GetState() != fanfarev1.Replay_RUNNING {
+			return errReplayEnded
+		}
+		next := proto.CloneOf(now)
+		taken := readmit(l, next, rows, bounds.First, record)
+		if len(rows) < replayPage && taken == len(rows) {
+			next.Replay.State = fanfarev1.Replay_DONE
+			next.Replay.FinishTime = timestamppb.Now()
+		}
+		moved = taken > 0
+		if moved || next.GetReplay().GetState() == fanfarev1.Replay_DONE {
+			record.Replays = append(record.Replays, &linkv1.ReplayChange{Id: id, Put: next})
+		}
+		return nil
+	})
+	if errors.Is(err, errReplayEnded) {
+		return false, nil
+	}
+	return moved, err
+}
+
+// readmit adds to the record what of these rows can be owed again, as far as
+// there is room, moves the replay past them, and returns how many those are.
+func readmit(l *ledger.Ledger, replay *linkv1.StoredReplay, rows []history.ScanRow, first uint64, record *linkv1.Record) int {
+	bySubscription := make(map[uint64]*linkv1.Readmit)
+	for i, row := range rows {
+		s := l.Subscription(ledger.Number(row.Key.Subscription))
+		wanted := ledger.Matches(replay.GetReplay().GetEventTypes(), row.EventType)
+		switch {
+		case s == nil || row.Key.Sequence < first || !wanted:
+			replay.Replay.SkippedCount++
+		case l.Room(s) <= len(bySubscription[row.Key.Subscription].GetSequences()):
+			return i
+		default:
+			r := bySubscription[row.Key.Subscription]
+			if r == nil {
+				r = &linkv1.Readmit{Subscription: row.Key.Subscription}
+				bySubscription[row.Key.Subscription] = r
+				record.Readmits = append(record.Readmits, r)
+			}
+			r.Sequences = append(r.Sequences, row.Key.Sequence)
+			r.Indexes = append(r.Indexes, row.Key.Index)
+			r.Attempts = append(r.Attempts, uint32(row.Attempts)) //nolint:gosec // never negative
+			replay.Replay.ReplayedCount++
+		}
+		replay.AfterSequence, replay.AfterIndex = row.Key.Sequence, row.Key.Index
+		replay.AfterSubscription = row.Key.Subscription
+	}
+	return len(rows)
+}
+
+// ReplayQuery returns which deliveries a replay looks at.
+func ReplayQuery(stored *linkv1.StoredReplay) history.ScanQuery {
+	replay := stored.GetReplay()
+	query := history.ScanQuery{
+		Tenant:         stored.GetTenant(),
+		SubscriptionID: replay.GetSubscription(),
+		States:         replay.GetStates(),
+		End:            replay.GetEndTime().AsTime(),
+	}
+	if replay.GetStartTime() != nil {
+		query.Start = replay.GetStartTime().AsTime()
+	}
+	return query
+}

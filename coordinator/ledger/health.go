@@ -1,0 +1,266 @@
+package ledger
+
+import (
+	"net/http"
+	"slices"
+	"time"
+
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+)
+
+// distinctEvents is over how many different events an endpoint must have failed
+// before its breaker opens: one event that cannot be delivered is the event's
+// failure, and dies alone.
+const distinctEvents = 3
+
+// Mode is whether a subscription is sent to.
+type Mode = linkv1.SubscriptionMode
+
+// The modes of a subscription.
+const (
+	Active   = linkv1.SubscriptionMode_SUBSCRIPTION_MODE_UNSPECIFIED
+	Paused   = linkv1.SubscriptionMode_SUBSCRIPTION_MODE_PAUSED
+	Disabled = linkv1.SubscriptionMode_SUBSCRIPTION_MODE_DISABLED
+)
+
+// breaker tells the failure of an endpoint from the failure of an event. While
+// it is open only probes are sent, and what waits uses up no attempts.
+type breaker struct {
+	failures uint64     // of the endpoint, in a row
+	events   []Position // up to distinctEvents that failed
+	open     bool
+	probes   uint32 // that failed since it opened
+	next     int64  // unix ms: when the next probe is due
+}
+
+// endpointFailed reports whether a failure says that the endpoint is not
+// well, rather than that it did not want this event: no answer, 5xx, 408, 429.
+func endpointFailed(o *linkv1.Outcome) bool {
+	switch code := o.GetStatusCode(); {
+	case code == 0:
+		return o.GetErrorClass() != "payload" // the event could not be rendered
+	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests:
+		return true
+	default:
+		return code >= http.StatusInternalServerError
+	}
+}
+
+// fail counts a failure of the endpoint.
+func (b *breaker) fail(at Position, now int64, limits *linkv1.Limits) {
+	b.failures++
+	if len(b.events) < distinctEvents && !slices.Contains(b.events, at) {
+		b.events = append(b.events, at)
+	}
+	switch {
+	case b.open:
+		b.probes++
+	case b.failures >= uint64(limits.GetBreakerFailures()) && len(b.events) == distinctEvents:
+		b.open = true
+	default:
+		return
+	}
+	wait := limits.GetProbeFirstMs() << min(b.probes, 20) //nolint:gosec // well below 64 bits
+	b.next = now + min(wait, limits.GetProbeLastMs())
+}
+
+// Health is what is known of a subscription's endpoint.
+type Health struct {
+	Mode       Mode
+	ModeReason string
+	ModeSince  time.Time // zero while Active
+	Failures   uint64    // attempts in a row
+	Since      time.Time // when that row began; zero if there is none
+	Open       bool      // the breaker's
+	NextProbe  time.Time // while Open
+}
+
+// Health returns what is known of the subscription's endpoint.
+func (s *Subscription) Health() Health {
+	return Health{
+		Mode: s.mode, ModeReason: s.modeReason, ModeSince: unixMs(s.modeSince),
+		Failures: s.failures, Since: unixMs(s.failingSince),
+		Open: s.breaker.open, NextProbe: unixMs(s.breaker.next),
+	}
+}
+
+func unixMs(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
+
+// Pace is how a subscription may be sent to.
+type Pace struct {
+	Stopped bool // paused or disabled: not at all
+	// Probing: one delivery at a time, the first at Probe (unix ms); the
+	// newest if Newest, else the oldest.
+	Probing bool
+	Probe   int64
+	Newest  bool
+}
+
+// Pace returns how the subscription may be sent to now.
+func (s *Subscription) Pace() Pace {
+	return Pace{
+		Stopped: s.mode != Active,
+		Probing: s.breaker.open,
+		Probe:   s.breaker.next,
+		Newest:  s.breaker.open && s.breaker.probes%2 == 1,
+	}
+}
+
+// succeeded forgets what failed before. What waited behind an open breaker is
+// due at once.
+func (l *Ledger) succeeded(s *Subscription, result *Result) {
+	s.failures, s.failingSince = 0, 0
+	l.endpointWell(s, result)
+}
+
+// endpointWell is told that the endpoint answered, whatever it said.
+func (l *Ledger) endpointWell(s *Subscription, result *Result) {
+	opened := s.breaker.open
+	s.breaker = breaker{}
+	if !opened {
+		return
+	}
+	result.paced(s)
+	for i := range s.owed {
+		if o := &s.owed[i]; o.next > l.time {
+			o.next = l.time
+			result.Deliveries = append(result.Deliveries, s.change(Rescheduled, *o))
+		}
+	}
+}
+
+// failed counts a failed attempt against the subscription, and reports whether
+// it uses up the delivery's schedule.
+func (l *Ledger) failed(s *Subscription, at Position, o *linkv1.Outcome, result *Result) (charged bool) {
+	s.failures++
+	if s.failingSince == 0 {
+		s.failingSince = l.time
+	}
+	if !endpointFailed(o) {
+		l.endpointWell(s, result)
+		return true
+	}
+	charged = !s.breaker.open
+	s.breaker.fail(at, l.time, l.limits)
+	if s.breaker.open {
+		result.paced(s)
+	}
+	if s.mode == Active && l.time-s.failingSince >= l.limits.GetDisableAfterMs() {
+		l.setMode(s, Disabled, "failing for "+(time.Duration(l.limits.GetDisableAfterMs())*time.Millisecond).String(), result)
+	}
+	return charged
+}
+
+// setMode stops or starts sending to a subscription. One that is stopped is
+// behind from here on: it costs new events nothing.
+func (l *Ledger) setMode(s *Subscription, mode Mode, reason string, result *Result) {
+	if s.mode == mode {
+		return
+	}
+	s.mode, s.modeReason, s.modeSince = mode, reason, l.time
+	if mode == Active {
+		s.modeSince = 0
+	}
+	if mode != Active && !s.behind {
+		l.fallBehind(s, Position{l.sequence, 0})
+	}
+	result.paced(s)
+}
+
+// foldControl pauses or resumes a subscription.
+func (l *Ledger) foldControl(control *linkv1.Control, result *Result) {
+	s := l.subscriptions[Number(control.GetSubscription())]
+	if s == nil {
+		return
+	}
+	switch control.GetAction() {
+	case linkv1.Control_PAUSE:
+		if s.mode == Active {
+			l.setMode(s, Paused, "paused", result)
+		}
+	case linkv1.Control_RESUME:
+		l.resume(s, result)
+	case linkv1.Control_RESUME_FROM_NOW:
+		l.resume(s, result)
+		l.cancelOwed(s, result)
+		if s.behind {
+			s.cursor = Position{l.sequence, 0}
+			l.catchUp(s)
+		}
+	case linkv1.Control_ACTION_UNSPECIFIED:
+	}
+}
+
+// resume sends again, as to an endpoint of which nothing is known. If no event
+// came meanwhile it is current at once.
+func (l *Ledger) resume(s *Subscription, result *Result) {
+	l.setMode(s, Active, "", result)
+	l.succeeded(s, result)
+	if s.behind && s.cursor.Sequence > l.lastEvents {
+		l.catchUp(s)
+	}
+}
+
+// cancelOwed ends all that a subscription is owed.
+func (l *Ledger) cancelOwed(s *Subscription, result *Result) {
+	for _, o := range s.owed {
+		result.Deliveries = append(result.Deliveries, s.change(Cancelled, o))
+	}
+	l.outstanding -= len(s.owed)
+	s.owed = nil
+}
+
+// fallBehind takes a subscription out of the match index: it is caught up from
+// a position on.
+func (l *Ledger) fallBehind(s *Subscription, from Position) {
+	s.behind, s.cursor = true, from
+	l.behind[s.Number] = s
+	l.tenants[s.Tenant].index.remove(s.Number, s.patterns())
+}
+
+// catchUp makes a subscription current.
+func (l *Ledger) catchUp(s *Subscription) {
+	s.behind, s.cursor, s.eras = false, Position{}, nil
+	delete(l.behind, s.Number)
+	l.tenants[s.Tenant].index.add(s.Number, s.patterns())
+}
+
+// expire ends what is owed of records before this one, and moves those that
+// are behind past them.
+func (l *Ledger) expire(before uint64, result *Result) {
+	for _, s := range l.Subscriptions() {
+		n := 0
+		for n < len(s.owed) && s.owed[n].position.Sequence < before {
+			result.Deliveries = append(result.Deliveries, s.change(Expired, s.owed[n]))
+			n++
+		}
+		s.owed = slices.Delete(s.owed, 0, n)
+		l.outstanding -= n
+		if s.behind && s.cursor.Sequence < before {
+			result.Expired = append(result.Expired, Range{s.Number, s.cursor, Position{before, 0}})
+			s.cursor = Position{before, 0}
+			s.eras = s.Interest().after(before).eras
+		}
+	}
+	l.timeline.trim(before)
+}
+
+// foldReadmit makes deliveries owed again that had ended.
+func (l *Ledger) foldReadmit(readmit *linkv1.Readmit, result *Result) {
+	s := l.subscriptions[Number(readmit.GetSubscription())]
+	if s == nil {
+		return
+	}
+	for i, sequence := range readmit.GetSequences() {
+		at := Position{sequence, readmit.GetIndexes()[i]}
+		if s.behind && at.Compare(s.cursor) >= 0 {
+			continue // it will be admitted as any other
+		}
+		l.owe(s, owed{position: at, attempts: readmit.GetAttempts()[i], next: l.time, since: l.time}, result)
+	}
+}
