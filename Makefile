@@ -51,6 +51,28 @@ cover: ## Run all tests and write coverage.html
 	$(GO) test -coverprofile=coverage.out -coverpkg=./... ./...
 	$(GO) tool cover -html=coverage.out -o coverage.html
 
+SEEDS     ?= 1000
+CANARIES  := ignore-fence ack-before-commit forget-promotion purge-too-far
+
+.PHONY: sim
+sim: ## Run SEEDS random lives of a whole cluster against an oracle
+	SEEDS=$(SEEDS) $(GO) test ./internal/sim -run '^TestRandom$$' -count 1 -timeout 60m
+
+.PHONY: canaries
+canaries: ## Break each promise on purpose: the simulation must notice within SEEDS
+	@for canary in $(CANARIES); do \
+		if FANFARE_CANARY=$$canary SEEDS=$(SEEDS) $(GO) test -tags canary ./internal/sim \
+			-run '^TestRandom$$' -count 1 -failfast -timeout 60m > /dev/null 2>&1; \
+		then echo "$$canary: not noticed in $(SEEDS) seeds"; exit 1; \
+		else echo "$$canary: noticed"; fi; \
+	done
+
+.PHONY: shrink
+shrink: ## Find the shortest failing life of SEED
+	@steps=1; while SEED=$(SEED) STEPS=$$steps $(GO) test ./internal/sim -run '^TestRandom$$' -count 1 > /dev/null; \
+		do steps=$$((steps + 1)); [ $$steps -le 1000 ] || { echo "seed $(SEED) does not fail"; exit 1; }; done; \
+	echo "fails after $$steps steps: SEED=$(SEED) STEPS=$$steps go test ./internal/sim -run TestRandom"
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME executions
 	@set -e; \

@@ -100,14 +100,19 @@ func awaitWatch(ts *testscript.TestScript, neg bool, args []string) {
 	await(ts, "opened a watch", fakeOf(ts).opened)
 }
 
-// awaitLook waits until somebody has looked how far a replay is:
+// awaitLook waits until somebody looks, from now on, how far a replay is:
 //
 //	looking
 func awaitLook(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: looking")
 	}
-	await(ts, "looked at a replay", fakeOf(ts).looked)
+	looked := fakeOf(ts).looked
+	select {
+	case <-looked: // by a command before
+	default:
+	}
+	await(ts, "looked at a replay", looked)
 }
 
 func await(ts *testscript.TestScript, what string, done <-chan struct{}) {

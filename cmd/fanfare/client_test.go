@@ -172,6 +172,61 @@ func TestTailBacksOff(t *testing.T) {
 	})
 }
 
+// TestProgressBar wants one line that is drawn over, and left before others
+// write.
+func TestProgressBar(t *testing.T) {
+	var drawn strings.Builder
+	p := &progress{out: &drawn, terminal: true}
+	replay := &fanfarev1.Replay{State: fanfarev1.Replay_RUNNING, MatchedCount: 4}
+	p.leave() // nothing is drawn yet
+	p.show(replay)
+	replay.ReplayedCount, replay.SkippedCount = 2, 1
+	p.show(replay)
+	p.show(replay)
+	p.leave()
+	replay.ReplayedCount = 9 // more died meanwhile
+	p.show(replay)
+	p.leave()
+	p.leave()
+	want := "\r" + strings.Repeat("░", 30) + "   0 %  0 of 4 replayed\x1b[K" +
+		"\r" + strings.Repeat("█", 22) + strings.Repeat("░", 8) + "  75 %  2 of 4 replayed, 1 left out\x1b[K\n" +
+		"\r" + strings.Repeat("█", 30) + " 100 %  9 of 4 replayed, 1 left out\x1b[K\n"
+	if got := drawn.String(); got != want {
+		t.Errorf("drawn\n%q, want\n%q", got, want)
+	}
+	if got := bar(&fanfarev1.Replay{State: fanfarev1.Replay_DONE, MatchedCount: 4}); !strings.HasSuffix(got, "█ 100 %") {
+		t.Errorf("of a replay that is done the bar is %q", got)
+	}
+}
+
+// TestFollowBacksOff wants a server that is away to be asked after growing
+// waits, and one that answers at a steady pace.
+func TestFollowBacksOff(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *client, cluster *fake) {
+		replay, err := c.deliveries().CreateReplay(t.Context(), &fanfarev1.CreateReplayRequest{
+			Parent: c.tenant, Replay: &fanfarev1.Replay{},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			cluster.plan("GetReplay", fault{code: codes.Unavailable})
+		}
+		start := time.Now()
+		if err := follow(t.Context(), c, replay); err != nil {
+			t.Error(err)
+		}
+		// 0.5 s, then 0.25 + 0.5 + 1 s, each by 20 % more or less.
+		waits := 1750 * time.Millisecond
+		if took := time.Since(start); took < replayPeriod+waits*4/5 || took > replayPeriod+waits*6/5 {
+			t.Errorf("done after %s, want about %s", took, replayPeriod+waits)
+		}
+		if got := strings.Count(c.stderr.(*transcript).String(), "looking again in"); got != 3 {
+			t.Errorf("said %d times that the server is away, want 3", got)
+		}
+	})
+}
+
 func TestRetryWaits(t *testing.T) {
 	var waits retryWaits
 	for _, milliseconds := range []int{250, 500, 1000, 2000, 4000, 5000, 5000} {

@@ -29,8 +29,10 @@ const fakeSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 // fake answers as a cluster would, from memory: enough for the client's tests
 // and no more. Its ids and its clock are the same in every run. An event is
-// delivered at once, but to URLs with `flaky` (a retry is due), `dead` (given
-// up) or `late` (expired). A replay makes one delivery owed at each look at it.
+// delivered at once, but to URLs with `flaky` (a retry is due), `down` (so, and
+// the breaker opens), `dead` (given up), `gone` (so, and the subscription is
+// disabled) or `late` (expired). A replay makes one delivery owed at each look
+// at it.
 type fake struct {
 	fanfarev1.UnimplementedEventServiceServer
 	fanfarev1.UnimplementedSubscriptionServiceServer
@@ -39,7 +41,7 @@ type fake struct {
 	fanfarev1.UnimplementedClusterServiceServer
 
 	opened chan struct{} // receives one for each watch; roomier than any test needs
-	looked chan struct{} // receives one for each look at a replay, if there is room
+	looked chan struct{} // receives one for a look at a replay, unless it holds one; capacity 1
 
 	mu            sync.Mutex // guards all below
 	ticks         int
@@ -70,7 +72,7 @@ func newFake() *fake {
 	const room = 16
 	f := &fake{
 		opened:   make(chan struct{}, room),
-		looked:   make(chan struct{}, room),
+		looked:   make(chan struct{}, 1),
 		attempts: make(map[string]*fanfarev1.Attempt),
 		tenants:  make(map[string]*fanfarev1.Tenant),
 		faults:   make(map[string][]fault),
@@ -240,11 +242,11 @@ func (f *fake) deliver(parent string, e *fanfarev1.Event, s *fanfarev1.Subscript
 	}
 	d.AttemptCount, d.State = 1, fanfarev1.Delivery_DELIVERED
 	switch {
-	case strings.Contains(s.GetUrl(), "flaky"):
+	case strings.Contains(s.GetUrl(), "flaky"), strings.Contains(s.GetUrl(), "down"):
 		a.Result, a.StatusCode, a.ErrorClass, a.ResponseBody = fanfarev1.Attempt_RETRY, 503, "status", "busy\x1b[2J\nlater"
 		a.NextAttemptTime = f.now()
 		d.State, d.NextAttemptTime = fanfarev1.Delivery_PENDING, a.GetNextAttemptTime()
-	case strings.Contains(s.GetUrl(), "dead"):
+	case strings.Contains(s.GetUrl(), "dead"), strings.Contains(s.GetUrl(), "gone"):
 		a.Result, a.StatusCode, a.ErrorClass, a.Error = fanfarev1.Attempt_DEAD, 0, "dns", "no such host"
 		d.State, d.EndTime = fanfarev1.Delivery_DEAD, f.now()
 	case strings.Contains(s.GetUrl(), "late"):
@@ -255,6 +257,7 @@ func (f *fake) deliver(parent string, e *fanfarev1.Event, s *fanfarev1.Subscript
 	}
 	d.LastStatusCode, d.LastErrorClass = a.GetStatusCode(), a.GetErrorClass()
 	f.attempts[d.GetName()] = a
+	f.judge(s)
 	f.tell(&fanfarev1.WatchDeliveriesResponse{Delivery: proto.CloneOf(d), Attempt: a})
 }
 
@@ -351,29 +354,33 @@ func (f *fake) DeleteSubscription(_ context.Context, req *fanfarev1.DeleteSubscr
 	return &emptypb.Empty{}, nil
 }
 
-// setState pauses or resumes; a pause opens the breaker, so that there is one.
+// setState pauses, disables or resumes.
 func (f *fake) setState(name string, state fanfarev1.Subscription_State, reason string) (*fanfarev1.Subscription, error) {
 	i, err := find(f.subscriptions, name)
 	if err != nil {
 		return nil, err
 	}
 	s := f.subscriptions[i]
-	s.State, s.StateReason, s.StateTime, s.Health = state, reason, nil, &fanfarev1.SubscriptionHealth{}
-	if state != fanfarev1.Subscription_ACTIVE {
-		s.StateTime = f.now()
-		s.Health = &fanfarev1.SubscriptionHealth{
-			OutstandingCount: 3, ConsecutiveFailures: 12, BreakerOpen: true, NextProbeTime: f.now(),
-		}
+	s.State, s.StateReason, s.StateTime = state, reason, f.now()
+	if state == fanfarev1.Subscription_ACTIVE {
+		s.StateTime, s.Health = nil, &fanfarev1.SubscriptionHealth{}
 	}
 	return s, nil
 }
 
-// PauseSubscription disables what has the description `bad`.
-func (f *fake) PauseSubscription(_ context.Context, req *fanfarev1.PauseSubscriptionRequest) (*fanfarev1.Subscription, error) {
-	i, err := find(f.subscriptions, req.GetName())
-	if err == nil && f.subscriptions[i].GetDescription() == "bad" {
-		return f.setState(req.GetName(), fanfarev1.Subscription_DISABLED, "the endpoint answered\n410 Gone")
+// judge says what an attempt tells of the endpoint.
+func (f *fake) judge(s *fanfarev1.Subscription) {
+	switch {
+	case strings.Contains(s.GetUrl(), "down"):
+		s.Health = &fanfarev1.SubscriptionHealth{
+			OutstandingCount: 1, ConsecutiveFailures: 12, BreakerOpen: true, NextProbeTime: f.now(),
+		}
+	case strings.Contains(s.GetUrl(), "gone"):
+		s.State, s.StateReason, s.StateTime = fanfarev1.Subscription_DISABLED, "the endpoint answered\n410 Gone", f.now()
 	}
+}
+
+func (f *fake) PauseSubscription(_ context.Context, req *fanfarev1.PauseSubscriptionRequest) (*fanfarev1.Subscription, error) {
 	return f.setState(req.GetName(), fanfarev1.Subscription_PAUSED, "paused")
 }
 

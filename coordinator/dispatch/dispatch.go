@@ -194,18 +194,20 @@ func (d *Dispatch) Failed(number ledger.Number) {
 	}
 }
 
-// SetPace says how a subscription may be sent to from now, in unix ms, on. When
-// an open breaker has closed, all that waits behind it is due now.
-func (d *Dispatch) SetPace(number ledger.Number, pace ledger.Pace, now int64) {
-	s := d.subscriptions[number]
-	if s == nil {
-		return
+// SetPace says how a subscription may be sent to from now on.
+func (d *Dispatch) SetPace(number ledger.Number, pace ledger.Pace) {
+	if s := d.subscriptions[number]; s != nil {
+		s.pace = pace
 	}
-	if s.pace.Probing && !pace.Probing {
-		s.hasten(now)
+}
+
+// Hasten says that all that a subscription is owed is due at a time, in unix ms,
+// at the latest: what waits, and what is handed back.
+func (d *Dispatch) Hasten(number ledger.Number, due int64) {
+	if s := d.subscriptions[number]; s != nil {
+		s.hasten(due)
+		d.arm(s)
 	}
-	s.pace = pace
-	d.arm(s)
 }
 
 // Attach makes a session known that takes as much as its credit says.
@@ -464,13 +466,16 @@ func (s *subscription) pick() item {
 	return s.waiting.remove(best)
 }
 
-// hasten makes all that waits due at a time at the latest.
-func (s *subscription) hasten(now int64) {
+// hasten makes all that waits or is in hands due at a time at the latest.
+func (s *subscription) hasten(due int64) {
 	items := s.waiting.items
 	s.waiting.items = nil
 	for _, it := range items {
-		it.due = min(it.due, now)
+		it.due = min(it.due, due)
 		s.waiting.push(it)
+	}
+	for _, h := range s.hands {
+		h.due = min(h.due, due)
 	}
 }
 

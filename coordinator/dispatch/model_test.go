@@ -20,10 +20,16 @@ func TestAgainstModel(t *testing.T) {
 	if testing.Short() {
 		seeds = 40
 	}
+	var sent gameSends
 	for seed := range seeds {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			newGame(t, uint64(seed)).play(400)
+			g := newGame(t, uint64(seed))
+			g.play(400)
+			sent.all, sent.oldest, sent.newest = sent.all+g.sent.all, sent.oldest+g.sent.oldest, sent.newest+g.sent.newest
 		})
+	}
+	if sent.all < 20*seeds || sent.oldest < seeds/2 || sent.newest < seeds/2 {
+		t.Errorf("some of it hardly ever happened: %+v", sent)
 	}
 }
 
@@ -44,11 +50,16 @@ type game struct {
 
 	owed     map[ledger.Delivery]*modelDelivery
 	windows  map[ledger.Number]int // of the subscriptions that are known
+	paces    map[ledger.Number]ledger.Pace
+	sent     gameSends
 	sessions map[SessionID]*modelSession
 	slots    [gameSlots]modelSlot
 	lastID   SessionID
 	sequence uint64
 }
+
+// gameSends counts what was sent: to endpoints without and with an open breaker.
+type gameSends struct{ all, oldest, newest int }
 
 type modelDelivery struct {
 	attempts uint32
@@ -75,6 +86,7 @@ func newGame(t *testing.T, seed uint64) *game {
 		t: t, chance: rand.New(rand.NewPCG(seed, 1)), d: New(gameSlots), now: 1000,
 		owed:     make(map[ledger.Delivery]*modelDelivery),
 		windows:  make(map[ledger.Number]int),
+		paces:    make(map[ledger.Number]ledger.Pace),
 		sessions: make(map[SessionID]*modelSession),
 	}
 }
@@ -108,8 +120,12 @@ func (g *game) step() {
 		g.again()
 	case n < 50:
 		g.end()
-	case n < 56:
+	case n < 53:
 		g.judge()
+	case n < 55:
+		g.pace()
+	case n < 56:
+		g.hasten()
 	case n < 61:
 		g.attach()
 	case n < 70:
@@ -173,6 +189,7 @@ func (g *game) remove() {
 	g.say("delete %d", number)
 	g.d.Delete(number)
 	delete(g.windows, number)
+	delete(g.paces, number)
 	maps.DeleteFunc(g.owed, func(d ledger.Delivery, _ *modelDelivery) bool { return d.Subscription == number })
 }
 
@@ -226,6 +243,61 @@ func (g *game) judge() {
 	if known {
 		g.windows[number] = window
 	}
+}
+
+// pace opens and closes breakers, pauses and resumes.
+func (g *game) pace() {
+	number := g.number()
+	var pace ledger.Pace
+	switch n := g.chance.IntN(10); {
+	case n < 1:
+		pace.Stopped = true
+	case n < 7:
+		pace.Probing, pace.Newest = true, g.chance.IntN(2) == 0
+		pace.Probe = g.now + g.chance.Int64N(60) - 30
+		pace.Stopped = n == 1
+	}
+	g.say("pace of %d is %+v", number, pace)
+	g.d.SetPace(number, pace)
+	if _, known := g.windows[number]; known {
+		g.paces[number] = pace
+	}
+}
+
+// hasten is a breaker that closes: most often the next thing is its pace.
+func (g *game) hasten() {
+	number, due := g.number(), g.now-g.chance.Int64N(3)
+	g.say("hasten %d to %d", number, due)
+	g.d.Hasten(number, due)
+	for delivery, m := range g.owed {
+		if delivery.Subscription == number {
+			m.due = min(m.due, due)
+		}
+	}
+	if g.chance.IntN(3) > 0 {
+		g.say("pace of %d is free", number)
+		g.d.SetPace(number, ledger.Pace{})
+		delete(g.paces, number)
+	}
+}
+
+// room returns how many of a subscription's deliveries may be in hands.
+func (g *game) room(number ledger.Number) int {
+	switch pace := g.paces[number]; {
+	case pace.Stopped:
+		return 0
+	case pace.Probing:
+		return 1
+	}
+	return g.windows[number]
+}
+
+// due returns when a delivery may be sent.
+func (g *game) due(delivery ledger.Delivery) int64 {
+	if pace := g.paces[delivery.Subscription]; pace.Probing {
+		return pace.Probe
+	}
+	return g.owed[delivery].due
 }
 
 func (g *game) attach() {
@@ -378,28 +450,43 @@ func (g *game) check(send Send) {
 		g.fatalf("%v is not owed", send)
 	case m.holder != nil:
 		g.fatalf("%v is in the hands of session %d", send, m.holder.id)
-	case m.due > g.now:
-		g.fatalf("%v is due at %d, it is %d", send, m.due, g.now)
+	case g.due(send.Delivery) > g.now:
+		g.fatalf("%v is due at %d, it is %d", send, g.due(send.Delivery), g.now)
 	case g.slotOf(send.Subscription).owner != s:
 		g.fatalf("%v: the session does not own the slot", send)
 	case !g.open(s):
 		g.fatalf("%v: the session has no credit", send)
-	case g.held(send.Subscription) >= g.windows[send.Subscription]:
-		g.fatalf("%v: the window is full", send)
+	case g.held(send.Subscription) >= g.room(send.Subscription):
+		g.fatalf("%v: there is no room, %+v", send, g.paces[send.Subscription])
 	case send.Attempt != m.attempts+1:
 		g.fatalf("%v: %d attempts were made", send, m.attempts)
 	case send.Delivery != g.first(send.Subscription):
 		g.fatalf("%v: %v waits before it", send, g.first(send.Subscription))
 	}
+	switch pace := g.paces[send.Subscription]; {
+	case !pace.Probing:
+		g.sent.all++
+	case pace.Newest:
+		g.sent.newest++
+	default:
+		g.sent.oldest++
+	}
 }
 
-// first returns what a subscription has waiting that is due first.
+// first returns what a subscription has waiting that is due first or, of one
+// that is probed, the oldest or the newest.
 func (g *game) first(number ledger.Number) ledger.Delivery {
 	var waiting []ledger.Delivery
 	for delivery, m := range g.owed {
 		if delivery.Subscription == number && m.holder == nil {
 			waiting = append(waiting, delivery)
 		}
+	}
+	switch pace := g.paces[number]; {
+	case pace.Probing && pace.Newest:
+		return slices.MaxFunc(waiting, compare)
+	case pace.Probing:
+		return slices.MinFunc(waiting, compare)
 	}
 	return slices.MinFunc(waiting, func(a, b ledger.Delivery) int {
 		return cmp.Or(cmp.Compare(g.owed[a].due, g.owed[b].due), a.Position.Compare(b.Position))
@@ -444,15 +531,16 @@ func (g *game) drain() {
 	}
 	for delivery, m := range g.owed {
 		owner := g.slotOf(delivery.Subscription).owner
-		room := g.held(delivery.Subscription) < g.windows[delivery.Subscription]
+		room := g.held(delivery.Subscription) < g.room(delivery.Subscription)
 		if m.holder != nil || owner == nil || !g.open(owner) || !room {
 			continue
 		}
-		if m.due <= g.now {
+		due := g.due(delivery)
+		if due <= g.now {
 			g.fatalf("%v is due, and was not sent", delivery)
 		}
-		if !ok || at > m.due {
-			g.fatalf("%v is due at %d, and it wakes at %d (%t)", delivery, m.due, at, ok)
+		if !ok || at > due {
+			g.fatalf("%v is due at %d, and it wakes at %d (%t)", delivery, due, at, ok)
 		}
 	}
 }
@@ -528,8 +616,15 @@ func (g *game) compareSubscriptions() {
 				g.fatalf("subscription %d has %+v waiting, want %+v", number, it, m)
 			}
 		}
-		for position := range s.hands {
+		if s.pace != g.paces[number] {
+			g.fatalf("subscription %d has the pace %+v, want %+v", number, s.pace, g.paces[number])
+		}
+		for position, h := range s.hands {
 			places[position]++
+			m := g.owed[ledger.Delivery{Subscription: number, Position: position}]
+			if m == nil || m.due != h.due || m.attempts != h.attempts {
+				g.fatalf("subscription %d has %+v in hands, want %+v", number, h.item, m)
+			}
 		}
 		for delivery := range g.owed {
 			if n := places[delivery.Position]; delivery.Subscription == number && n != 1 {

@@ -24,6 +24,7 @@ import (
 //	  put NUMBER…                       | delete NUMBER
 //	  owe DELIVERY… [attempts=N] [due=MS]  | end DELIVERY…
 //	  succeeded NUMBER                  | failed NUMBER
+//	  pace NUMBER all|stopped|oldest MS|newest MS  | hasten NUMBER MS
 //	  attach SESSION WORKER/INCARNATION [count=N] [bytes=N]
 //	  claim SESSION SLOT EPOCH [DELIVERY…] | release SESSION SLOT
 //	  detach SESSION                    | return SESSION DELIVERY…
@@ -82,6 +83,11 @@ func (c *transcript) tell(in *input) string {
 		c.d.Succeeded(ledger.Number(in.number()))
 	case "failed":
 		c.d.Failed(ledger.Number(in.number()))
+	case "pace":
+		c.pace(in)
+	case "hasten":
+		number := ledger.Number(in.number())
+		c.d.Hasten(number, in.number())
 	case "next":
 		return c.next(in)
 	case "drain":
@@ -96,6 +102,22 @@ func (c *transcript) tell(in *input) string {
 		return c.session(in)
 	}
 	return ""
+}
+
+func (c *transcript) pace(in *input) {
+	number, pace := ledger.Number(in.number()), ledger.Pace{}
+	for in.more() {
+		switch word := in.word(); word {
+		case "all":
+		case "stopped":
+			pace.Stopped = true
+		case "oldest", "newest":
+			pace.Probing, pace.Newest, pace.Probe = true, word == "newest", in.number()
+		default:
+			in.t.Fatalf("unknown pace %s", word)
+		}
+	}
+	c.d.SetPace(number, pace)
 }
 
 // session is tell for what sessions do.
@@ -251,7 +273,11 @@ func describe(d *Dispatch) string {
 }
 
 func describeSubscription(out *strings.Builder, s *subscription) {
-	fmt.Fprintf(out, "subscription %d: window %d\n", s.number, s.window)
+	fmt.Fprintf(out, "subscription %d: window %d", s.number, s.window)
+	if s.pace != (ledger.Pace{}) {
+		fmt.Fprintf(out, ", %+v", s.pace)
+	}
+	out.WriteByte('\n')
 	waiting := slices.SortedFunc(slices.Values(s.waiting.items), func(a, b item) int { return a.position.Compare(b.position) })
 	for _, it := range waiting {
 		fmt.Fprintf(out, "  %s waits until %d, attempts %d\n", it.position, it.due, it.attempts)

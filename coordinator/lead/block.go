@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/internal/canary"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 )
@@ -250,11 +251,8 @@ func (l *loop) commit(b *block) error {
 	for _, c := range b.changes {
 		c.done <- nil
 	}
-	for _, e := range b.events {
-		e.call.answer(e.index, false)
-	}
-	for _, e := range b.repeats {
-		e.call.answer(e.index, true)
+	if !canary.On(canary.AckBeforeCommit) {
+		b.acknowledge()
 	}
 	l.apply(result)
 	l.settle(b.outcomes)
@@ -278,12 +276,22 @@ func (l *loop) settle(outcomes []reported) {
 	}
 }
 
+// acknowledge answers those who wait for the block's events.
+func (b *block) acknowledge() {
+	for _, e := range b.events {
+		e.call.answer(e.index, false)
+	}
+	for _, e := range b.repeats {
+		e.call.answer(e.index, true)
+	}
+}
+
 // apply tells the dispatch machine and the workers what a record changed.
 func (l *loop) apply(result ledger.Result) {
 	for _, s := range result.Subscriptions {
 		l.applySubscription(s)
 	}
-	for _, d := range result.Deliveries {
+	for i, d := range result.Deliveries {
 		switch d.Kind {
 		case ledger.Owed:
 			l.dispatch.Owe(d.Delivery, d.Attempts, d.Next)
@@ -298,11 +306,14 @@ func (l *loop) apply(result ledger.Result) {
 			l.dispatch.Failed(d.Subscription)
 		case ledger.Expired, ledger.Cancelled:
 			l.dispatch.End(d.Delivery)
-		case ledger.Rescheduled: // with its subscription's pace
+		case ledger.Rescheduled: // together with all that its subscription is owed
+			if i == 0 || result.Deliveries[i-1].Kind != d.Kind || result.Deliveries[i-1].Subscription != d.Subscription {
+				l.dispatch.Hasten(d.Subscription, d.Next)
+			}
 		}
 	}
 	for _, s := range result.Paced {
-		l.dispatch.SetPace(s.Number, s.Pace(), l.ledger.Time())
+		l.dispatch.SetPace(s.Number, s.Pace())
 	}
 	for _, r := range result.Expired {
 		l.leader.logger.Warn("events expired before they could be sent: retention is over",

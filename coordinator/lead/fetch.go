@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/internal/canary"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 )
@@ -159,6 +160,10 @@ func (l *loop) finishCatchUp() {
 				break
 			}
 			records = append(records, c)
+		}
+		if canary.On(canary.ForgetPromotion) {
+			lag.admit.NextSequence, lag.admit.NextIndex = l.ledger.Sequence()+1, 0
+			continue
 		}
 		lag.interest, lag.tail = s.Interest(), l.ledger.Sequence()
 		lag.scan(records)

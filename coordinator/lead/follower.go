@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/internal/canary"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
 	"github.com/fanfare-dev/fanfare/internal/history"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
@@ -40,7 +41,21 @@ type follower struct {
 
 func newFollower(l *Leader) *follower { return &follower{leader: l} }
 
+// run follows until ctx ends. Another leader's follower, one that does not know
+// yet that it was fenced, may have written the same records: then it begins
+// again, from where the history stands now.
 func (f *follower) run(ctx context.Context) error {
+	for {
+		err := f.follow(ctx)
+		if !errors.Is(err, history.ErrPosition) {
+			return err
+		}
+		f.leader.logger.Warn("somebody else wrote the history: following again from where it stands", "error", err)
+		f.unsaved = 0
+	}
+}
+
+func (f *follower) follow(ctx context.Context) error {
 	if err := f.retry(ctx, "opening the history", f.begin); err != nil {
 		return err
 	}
@@ -297,6 +312,9 @@ func (f *follower) purge(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	if canary.On(canary.PurgeTooFar) {
+		floor = f.state.Sequence()
 	}
 	if floor <= 1 {
 		return nil

@@ -101,6 +101,7 @@ type Leader struct {
 	pending *semaphore.Weighted // bytes of events handed over and not written
 	inputs  chan func(*loop)    // to the loop; capacity spares its callers a switch
 	ready   chan struct{}       // closed by Run once it leads
+	stopped chan struct{}       // closed by Run when the loop takes no more inputs
 	ended   chan struct{}       // closed by Run when it no longer leads
 
 	epoch    uint64   // set before ready is closed
@@ -124,6 +125,7 @@ func New(config Config) (*Leader, error) {
 		pending: semaphore.NewWeighted(int64(config.PendingBytes)),
 		inputs:  make(chan func(*loop), 1024),
 		ready:   make(chan struct{}),
+		stopped: make(chan struct{}),
 		ended:   make(chan struct{}),
 	}, nil
 }
@@ -142,7 +144,10 @@ func (l *Leader) Run(ctx context.Context) error {
 	l.epoch = state.Epoch()
 	fence := markOf(state)
 	group, leading := errgroup.WithContext(ctx)
-	group.Go(func() error { return newLoop(l, state).run(leading) })
+	group.Go(func() error {
+		defer close(l.stopped)
+		return newLoop(l, state).run(leading)
+	})
 	group.Go(func() error {
 		l.remember(leading, fence)
 		return newFollower(l).run(leading)
@@ -189,7 +194,7 @@ func (l *Leader) do(ctx context.Context, f func(*loop)) error {
 	select {
 	case l.inputs <- f:
 		return nil
-	case <-l.ended:
+	case <-l.stopped:
 		return ErrNotLeading
 	case <-ctx.Done():
 		return ctx.Err()
@@ -205,7 +210,7 @@ func (l *Leader) call(ctx context.Context, f func(*loop)) error {
 	select {
 	case <-done:
 		return nil
-	case <-l.ended:
+	case <-l.stopped:
 		return ErrNotLeading
 	}
 }

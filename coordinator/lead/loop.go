@@ -9,6 +9,7 @@ import (
 
 	"github.com/fanfare-dev/fanfare/coordinator/dispatch"
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/internal/canary"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 )
@@ -61,7 +62,7 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 	}
 	for _, s := range state.Subscriptions() {
 		loop.dispatch.Put(s.Number)
-		loop.dispatch.SetPace(s.Number, s.Pace(), state.Time())
+		loop.dispatch.SetPace(s.Number, s.Pace())
 		for o := range s.Outstanding() {
 			loop.dispatch.Owe(ledger.Delivery{Subscription: s.Number, Position: o.Position}, o.Attempts, o.Next.UnixMilli())
 		}
@@ -144,6 +145,9 @@ func (l *loop) advance() error {
 			l.settle(b.outcomes)
 			continue
 		}
+		if canary.On(canary.AckBeforeCommit) {
+			b.acknowledge()
+		}
 		b.appended = l.leader.config.Log.Append(l.ledger.Sequence(), b.data)
 		l.flight = b
 	}
@@ -155,6 +159,9 @@ func (l *loop) answered(ctx context.Context, err error) error {
 	b := l.flight
 	switch {
 	case err == nil:
+		l.flight = nil
+		return l.commit(b)
+	case errors.Is(err, eventlog.ErrConflict) && canary.On(canary.IgnoreFence):
 		l.flight = nil
 		return l.commit(b)
 	case errors.Is(err, eventlog.ErrConflict):

@@ -13,12 +13,13 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
 // busy returns a book in which something of everything has happened:
 // subscription 1 is owed 2/0, behind from 2/1, and wants other types since
 // record 3, 2 is owed both events after a failure, 3 was deleted, 4 wants other
-// types.
+// types and is paused, and a replay runs.
 func busy(t testing.TB) *book {
 	b := newBook()
 	b.must(t, &linkv1.Record{
@@ -34,6 +35,7 @@ func busy(t testing.TB) *book {
 	b.must(t, &linkv1.Record{
 		TimeUnixMs:    2000,
 		Subscriptions: []*linkv1.SubscriptionChange{remove(3)},
+		Replays:       []*linkv1.ReplayChange{putReplay("rpl_1", fanfarev1.Replay_RUNNING)},
 		Outcomes: EncodeOutcomes(2000, []Reported{
 			outcome(linkv1.Outcome_DELIVERED, Delivery{2, Position{1, 0}}, 1),
 		}),
@@ -44,6 +46,7 @@ func busy(t testing.TB) *book {
 	b.must(t, &linkv1.Record{
 		TimeUnixMs:    3000,
 		Subscriptions: []*linkv1.SubscriptionChange{put(1, "acme", "sub_1", "order.created", "invoice.*")},
+		Controls:      []*linkv1.Control{control(4, linkv1.Control_PAUSE)},
 		Outcomes:      EncodeOutcomes(3000, []Reported{failed}),
 	})
 	return b
@@ -63,6 +66,12 @@ func TestFoldRefuses(t *testing.T) {
 	}
 	subscribing := func(changes ...*linkv1.SubscriptionChange) func(*linkv1.Record) {
 		return func(r *linkv1.Record) { r.Subscriptions = changes }
+	}
+	readmitting := func(change func(*linkv1.Readmit)) func(*linkv1.Record) {
+		return func(r *linkv1.Record) {
+			r.Readmits = []*linkv1.Readmit{readmit(2, 1, Position{2, 0}, Position{2, 1})}
+			change(r.Readmits[0])
+		}
 	}
 	for _, test := range []struct {
 		name   string
@@ -113,6 +122,13 @@ func TestFoldRefuses(t *testing.T) {
 		{"a position of an admit twice", func(r *linkv1.Record) {
 			r.Admits = []*linkv1.Admit{admit(1, Position{4, 0}, Position{2, 1}, Position{2, 1})}
 		}, ErrInvalid},
+		{"no index in a readmit", readmitting(func(r *linkv1.Readmit) { r.Indexes = r.Indexes[:1] }), ErrInvalid},
+		{"no attempts in a readmit", readmitting(func(r *linkv1.Readmit) { r.Attempts = r.Attempts[:1] }), ErrInvalid},
+		{"no sequences in a readmit", readmitting(func(r *linkv1.Readmit) { r.Sequences = nil }), ErrInvalid},
+		{"attempts of nothing in a readmit", readmitting(func(r *linkv1.Readmit) { r.Sequences, r.Indexes = nil, nil }), ErrInvalid},
+		{"positions of a readmit falling", readmitting(func(r *linkv1.Readmit) { r.Sequences[1] = 1; r.Indexes[1] = 0 }), ErrInvalid},
+		{"a position of a readmit twice", readmitting(func(r *linkv1.Readmit) { r.Indexes[1] = 0 }), ErrInvalid},
+		{"position 0 in a readmit", readmitting(func(r *linkv1.Readmit) { r.Sequences[0] = 0 }), ErrInvalid},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := busy(t)
@@ -229,7 +245,7 @@ func TestOutcomeIsPassedOn(t *testing.T) {
 	}}
 	result := b.must(t, &linkv1.Record{TimeUnixMs: 2000, Outcomes: EncodeOutcomes(2000, []Reported{sent})})
 	want := []DeliveryChange{{
-		Delivery: d, Kind: Retried, Tenant: "acme", ID: "sub_1", Attempts: 1, Next: 7000, Since: 1000,
+		Delivery: d, Kind: Retried, Tenant: "acme", ID: "sub_1", Attempts: 1, Charged: 1, Next: 7000, Since: 1000,
 		Outcome: sent.Outcome, Worker: "worker-7",
 	}}
 	if diff := cmp.Diff(want, result.Deliveries, protocmp.Transform()); diff != "" {
@@ -248,7 +264,10 @@ func TestAdmitIsBoundedByItsNext(t *testing.T) {
 	result := b.must(t, &linkv1.Record{Admits: []*linkv1.Admit{
 		admit(1, Position{4, 1}, Position{2, 1}, Position{4, 0}, Position{4, 1}),
 	}})
-	want := []oracleChange{{Delivery{1, Position{2, 1}}, Owed, 0, 3000}, {Delivery{1, Position{4, 0}}, Owed, 0, 3000}}
+	want := []oracleChange{
+		{Delivery{1, Position{2, 1}}, Owed, 0, 0, 3000},
+		{Delivery{1, Position{4, 0}}, Owed, 0, 0, 3000},
+	}
 	if diff := cmp.Diff(want, changesOf(result)); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}

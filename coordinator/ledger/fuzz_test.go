@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
 // FuzzPatterns wants Matches and the index to agree on any strings, and with
@@ -95,6 +96,14 @@ func FuzzFold(f *testing.F) {
 			put(2, "acme", "sub_2", "a.**.b", "", "*"), remove(4), put(5, "acme", "sub_4"), put(5, "", ""),
 		},
 		Admits: []*linkv1.Admit{admit(1, Position{9, 9}, Position{2, 1}, Position{3, 0})},
+	}))
+	f.Add(encoded(f, &linkv1.Record{
+		Controls: []*linkv1.Control{
+			control(1, linkv1.Control_PAUSE), control(2, linkv1.Control_RESUME_FROM_NOW), control(4, linkv1.Control_RESUME),
+		},
+		ExpireBefore: 2,
+		Readmits:     []*linkv1.Readmit{readmit(2, 3, Position{1, 0}, Position{9, 9}), readmit(4, 0, Position{2, 0})},
+		Replays:      []*linkv1.ReplayChange{putReplay("rpl_0", fanfarev1.Replay_DONE), {Id: "rpl_1"}},
 	}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		record := new(linkv1.Record)

@@ -46,13 +46,17 @@ func endpointFailed(o *linkv1.Outcome) bool {
 	}
 }
 
-// fail counts a failure of the endpoint.
+// fail counts a failure of the endpoint. While the breaker is open only what
+// comes after the time of the next probe is one that failed: before that it is
+// what was in flight when the breaker opened.
 func (b *breaker) fail(at Position, now int64, limits *linkv1.Limits) {
 	b.failures++
 	if len(b.events) < distinctEvents && !slices.Contains(b.events, at) {
 		b.events = append(b.events, at)
 	}
 	switch {
+	case b.open && now < b.next:
+		return
 	case b.open:
 		b.probes++
 	case b.failures >= uint64(limits.GetBreakerFailures()) && len(b.events) == distinctEvents:
@@ -258,8 +262,8 @@ func (l *Ledger) foldReadmit(readmit *linkv1.Readmit, result *Result) {
 	}
 	for i, sequence := range readmit.GetSequences() {
 		at := Position{sequence, readmit.GetIndexes()[i]}
-		if s.behind && at.Compare(s.cursor) >= 0 {
-			continue // it will be admitted as any other
+		if at.Sequence == 0 || at.Sequence >= l.sequence || s.behind && at.Compare(s.cursor) >= 0 {
+			continue // there is no such event, or it will be admitted as any other
 		}
 		l.owe(s, owed{position: at, attempts: readmit.GetAttempts()[i], next: l.time, since: l.time}, result)
 	}

@@ -125,6 +125,27 @@ func admit(number Number, next Position, positions ...Position) *linkv1.Admit {
 	return a
 }
 
+// readmit is of deliveries that have had so many attempts each.
+func readmit(number Number, attempts uint32, positions ...Position) *linkv1.Readmit {
+	r := &linkv1.Readmit{Subscription: uint64(number)}
+	for _, p := range positions {
+		r.Sequences = append(r.Sequences, p.Sequence)
+		r.Indexes = append(r.Indexes, p.Index)
+		r.Attempts = append(r.Attempts, attempts)
+	}
+	return r
+}
+
+func control(number Number, action linkv1.Control_Action) *linkv1.Control {
+	return &linkv1.Control{Subscription: uint64(number), Action: action}
+}
+
+func putReplay(id string, state fanfarev1.Replay_State) *linkv1.ReplayChange {
+	return &linkv1.ReplayChange{Id: id, Put: &linkv1.StoredReplay{
+		Tenant: "acme", Replay: &fanfarev1.Replay{State: state},
+	}}
+}
+
 func stateHash(t testing.TB, l *Ledger) string {
 	t.Helper()
 	hash, err := l.StateHash()

@@ -181,8 +181,10 @@ func (l *Ledger) Fold(sequence uint64, hash []byte, record *linkv1.Record) (Resu
 	if err := l.check(sequence, hash, record); err != nil {
 		return Result{}, fmt.Errorf("folding record %d: %w", sequence, err)
 	}
+	before := l.time
 	l.sequence, l.hash = sequence, slices.Clone(hash)
 	l.time = max(l.time, record.GetTimeUnixMs())
+	l.timeline.add(sequence, before, l.time)
 	if fence := record.GetFence(); fence != nil {
 		l.epoch = record.GetEpoch()
 		l.version = fence.GetFoldVersion()
@@ -201,8 +203,8 @@ func (l *Ledger) Fold(sequence uint64, hash []byte, record *linkv1.Record) (Resu
 	for _, change := range record.GetReplays() {
 		l.foldReplay(change)
 	}
-	if before := record.GetExpireBefore(); before > 0 {
-		l.expire(before, &result)
+	if until := record.GetExpireBefore(); until > 0 {
+		l.expire(min(until, sequence), &result)
 	}
 	l.foldOutcomes(record.GetOutcomes(), &result)
 	for _, admit := range record.GetAdmits() {
@@ -217,7 +219,6 @@ func (l *Ledger) Fold(sequence uint64, hash []byte, record *linkv1.Record) (Resu
 	if len(record.GetEvents()) > 0 {
 		l.lastEvents = sequence
 	}
-	l.timeline.add(sequence, l.time)
 	l.window.trim(l.time-l.limits.GetIdempotencyMs(), int(l.limits.GetIdempotencyCount()))
 	return result, nil
 }

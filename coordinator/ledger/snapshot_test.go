@@ -11,13 +11,19 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
 // TestReplay folds logs again: all of it, and the rest after a snapshot of
 // every k-th record. The same state must come of it, byte for byte.
 func TestReplay(t *testing.T) {
 	const every = 7
-	changedBehind := 0 // snapshots in which somebody has eras
+	met := map[string]int{} // in how many snapshots there was what is hard to keep
+	has := func(l *Ledger, what string, is func(*Subscription) bool) {
+		if slices.ContainsFunc(l.Subscriptions(), is) {
+			met[what]++
+		}
+	}
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			s := newSimulation(seed)
@@ -36,9 +42,13 @@ func TestReplay(t *testing.T) {
 			compareLedgers(t, "replayed", replayed, s.book.ledger, want)
 			for i, snapshot := range snapshots {
 				l := restored(t, snapshot)
-				if slices.ContainsFunc(l.Subscriptions(), func(s *Subscription) bool { return len(s.eras) > 0 }) {
-					changedBehind++
-				}
+				has(l, "eras", func(s *Subscription) bool { return len(s.eras) > 0 })
+				has(l, "a closed breaker", func(s *Subscription) bool { return s.breaker.failures > 0 && !s.breaker.open })
+				has(l, "an open breaker", func(s *Subscription) bool { return s.breaker.probes > 0 })
+				has(l, "one paused", func(s *Subscription) bool { return s.mode == Paused })
+				has(l, "one disabled", func(s *Subscription) bool { return s.mode == Disabled })
+				has(l, "replays", func(*Subscription) bool { return len(l.replays) > 0 })
+				has(l, "marks", func(*Subscription) bool { return len(l.timeline.marks) > 1 })
 				if again := snapshotOf(t, l); !bytes.Equal(again, snapshot) {
 					t.Fatalf("record %d: the restored ledger gives another snapshot", i*every)
 				}
@@ -47,8 +57,13 @@ func TestReplay(t *testing.T) {
 			}
 		})
 	}
-	if changedBehind < 10 {
-		t.Errorf("eras were in %d snapshots, want at least 10", changedBehind)
+	for what, snapshots := range met {
+		if snapshots < 10 {
+			t.Errorf("%s: in %d snapshots, want at least 10", what, snapshots)
+		}
+	}
+	if len(met) < 7 {
+		t.Errorf("met only %v", met)
 	}
 }
 
@@ -93,12 +108,13 @@ func TestSnapshotIsWhole(t *testing.T) {
 		"last events":     func(l *Ledger) { l.lastEvents++ },
 		"tenant":          func(l *Ledger) { l.foldTenant(putTenant("wonka")) },
 		"window":          func(l *Ledger) { l.window.add(numberedKey(1), 9) },
-		"patterns":        func(l *Ledger) { l.foldSubscription(put(4, "acme", "sub_4", "z"), &Result{}) },
+		"patterns":        func(l *Ledger) { l.foldSubscription(put(2, "acme", "sub_2", "z"), &Result{}) },
 		"deleted":         func(l *Ledger) { l.foldSubscription(remove(4), &Result{}) },
-		"owed":            func(l *Ledger) { l.owe(l.subscriptions[4], Position{3, 0}, &Result{}) },
+		"owed":            func(l *Ledger) { l.owe(l.subscriptions[4], l.fresh(Position{3, 0}), &Result{}) },
 		"owed: attempts":  func(l *Ledger) { l.subscriptions[2].owed[0].attempts++ },
 		"owed: next":      func(l *Ledger) { l.subscriptions[2].owed[0].next++ },
 		"owed: since":     func(l *Ledger) { l.subscriptions[2].owed[0].since++ },
+		"owed: charged":   func(l *Ledger) { l.subscriptions[2].owed[0].charged++ },
 		"cursor sequence": func(l *Ledger) { l.subscriptions[1].cursor.Sequence-- },
 		"cursor index":    func(l *Ledger) { l.subscriptions[1].cursor.Index++ },
 		"era":             func(l *Ledger) { l.subscriptions[1].eras = nil },
@@ -109,8 +125,26 @@ func TestSnapshotIsWhole(t *testing.T) {
 			l.sequence++
 			l.foldSubscription(put(1, "acme", "sub_1", "z"), &Result{})
 		},
-		"failures":      func(l *Ledger) { l.subscriptions[2].failures++ },
-		"failing since": func(l *Ledger) { l.subscriptions[2].failingSince++ },
+		"failures":          func(l *Ledger) { l.subscriptions[2].failures++ },
+		"failing since":     func(l *Ledger) { l.subscriptions[2].failingSince++ },
+		"breaker: failures": func(l *Ledger) { l.subscriptions[2].breaker.failures++ },
+		"breaker: events": func(l *Ledger) {
+			l.subscriptions[2].breaker.events = append(l.subscriptions[2].breaker.events, Position{2, 1})
+		},
+		"breaker: event":  func(l *Ledger) { l.subscriptions[2].breaker.events[0].Index++ },
+		"breaker: open":   func(l *Ledger) { l.subscriptions[2].breaker.open = true },
+		"breaker: probes": func(l *Ledger) { l.subscriptions[2].breaker.probes++ },
+		"breaker: next":   func(l *Ledger) { l.subscriptions[2].breaker.next++ },
+		"mode":            func(l *Ledger) { l.subscriptions[4].mode = Disabled },
+		"mode: active":    func(l *Ledger) { l.subscriptions[4].mode = Active },
+		"mode: reason":    func(l *Ledger) { l.subscriptions[4].modeReason += "?" },
+		"mode: since":     func(l *Ledger) { l.subscriptions[4].modeSince++ },
+		"replay":          func(l *Ledger) { l.foldReplay(putReplay("rpl_2", fanfarev1.Replay_RUNNING)) },
+		"replay: ended":   func(l *Ledger) { l.foldReplay(putReplay("rpl_1", fanfarev1.Replay_DONE)) },
+		"replay: deleted": func(l *Ledger) { l.foldReplay(&linkv1.ReplayChange{Id: "rpl_1"}) },
+		"mark":            func(l *Ledger) { l.timeline.marks = append(l.timeline.marks, mark{3, 2000}) },
+		"mark: sequence":  func(l *Ledger) { l.timeline.marks[0].sequence++ },
+		"mark: time":      func(l *Ledger) { l.timeline.marks[0].time++ },
 		"behind": func(l *Ledger) {
 			l.foldAdmit(admit(1, Position{l.lastEvents + 1, 0}), &Result{})
 		},

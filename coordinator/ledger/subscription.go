@@ -101,10 +101,14 @@ func (s *Subscription) patterns() []string {
 
 // change says what happened to a delivery.
 func (s *Subscription) change(kind ChangeKind, o owed) DeliveryChange {
-	return DeliveryChange{
+	change := DeliveryChange{
 		Delivery: Delivery{s.Number, o.position}, Kind: kind, Tenant: s.Tenant, ID: s.ID(),
-		Attempts: o.attempts, Charged: o.charged, Next: o.next, Since: o.since,
+		Attempts: o.attempts, Charged: o.charged, Since: o.since,
 	}
+	if kind == Owed || kind == Retried || kind == Rescheduled {
+		change.Next = o.next
+	}
+	return change
 }
 
 func (s *Subscription) search(at Position) (int, bool) {

@@ -20,10 +20,14 @@ import (
 //
 //	record time=MS      folds a record, an item a line, and prints the changes:
 //	  fence [healthy=N] [failing=N] [partition=N] [window-ms=N] [window-count=N]
+//	        [breaker=N] [probe=MS] [probe-last=MS] [disable=MS]
 //	  tenant ID | no-tenant ID
-//	  put NUMBER TENANT ID [PATTERN…] | delete NUMBER
-//	  delivered|retry|dead|returned NUMBER POSITION [attempt=N] [next=MS]
+//	  put NUMBER TENANT ID [PATTERN…] [url=URL] | delete NUMBER
+//	  pause NUMBER | resume NUMBER | resume-from-now NUMBER
+//	  expire SEQUENCE
+//	  delivered|retry|dead|returned NUMBER POSITION [attempt=N] [next=MS] [status=N]
 //	  admit NUMBER NEXT [POSITION…]
+//	  readmit NUMBER POSITION… [attempts=N]
 //	  event TENANT ID TYPE
 //	state               prints the whole state
 //	wanted NUMBER       prints what a subscription that is behind wants of the
@@ -107,9 +111,20 @@ func (c *transcript) record(t *testing.T, record *linkv1.Record, data *datadrive
 			record.Tenants = append(record.Tenants, &linkv1.TenantChange{Id: item.words[0]})
 		case "put":
 			change := put(item.number(), item.words[1], item.words[2], item.words[3:]...)
+			change.Put.Subscription.Url = item.pairs["url"]
 			record.Subscriptions = append(record.Subscriptions, change)
 		case "delete":
 			record.Subscriptions = append(record.Subscriptions, remove(item.number()))
+		case "pause":
+			record.Controls = append(record.Controls, control(item.number(), linkv1.Control_PAUSE))
+		case "resume":
+			record.Controls = append(record.Controls, control(item.number(), linkv1.Control_RESUME))
+		case "resume-from-now":
+			record.Controls = append(record.Controls, control(item.number(), linkv1.Control_RESUME_FROM_NOW))
+		case "expire":
+			record.ExpireBefore = item.parse(item.words[0])
+		case "readmit":
+			record.Readmits = append(record.Readmits, item.readmit())
 		case "delivered", "retry", "dead", "returned":
 			outcomes = append(outcomes, item.outcome())
 		case "admit":
@@ -183,6 +198,10 @@ func (i item) limits() *linkv1.Limits {
 		OutstandingPartition: uint32(i.pair("partition")),
 		IdempotencyMs:        int64(i.pair("window-ms")),
 		IdempotencyCount:     uint32(i.pair("window-count")),
+		BreakerFailures:      uint32(i.pair("breaker")),
+		ProbeFirstMs:         int64(i.pair("probe")),
+		ProbeLastMs:          int64(i.pair("probe-last")),
+		DisableAfterMs:       int64(i.pair("disable")),
 	}
 }
 
@@ -193,6 +212,7 @@ func (i item) outcome() Reported {
 	}[i.verb]
 	r := outcome(kind, Delivery{i.number(), i.position(1)}, uint32(i.pair("attempt")))
 	r.Outcome.NextTimeUnixMs = int64(i.pair("next"))
+	r.Outcome.StatusCode = uint32(i.pair("status"))
 	return r
 }
 
@@ -202,6 +222,14 @@ func (i item) admit() *linkv1.Admit {
 		positions = append(positions, i.position(2+at))
 	}
 	return admit(i.number(), i.position(1), positions...)
+}
+
+func (i item) readmit() *linkv1.Readmit {
+	var positions []Position
+	for at := range i.words[1:] {
+		positions = append(positions, i.position(1+at))
+	}
+	return readmit(i.number(), uint32(i.pair("attempts")), positions...)
 }
 
 // describeResult prints what a record changed, a change a line.
@@ -218,12 +246,33 @@ func describeResult(result Result) string {
 	for _, c := range result.Deliveries {
 		fmt.Fprintf(&out, "%s: subscription %d, event %v, attempts %d, since %d",
 			c.Kind.describe(), c.Subscription, c.Position, c.Attempts, c.Since)
+		if c.Charged < c.Attempts && c.Kind != Delivered {
+			fmt.Fprintf(&out, ", charged %d", c.Charged)
+		}
 		if c.Next != 0 {
 			fmt.Fprintf(&out, ", due %d", c.Next)
 		}
 		out.WriteByte('\n')
 	}
+	for _, r := range result.Expired {
+		fmt.Fprintf(&out, "expired: subscription %d, from %v until %v\n", r.Subscription, r.From, r.Until)
+	}
+	for _, s := range result.Paced {
+		fmt.Fprintf(&out, "paced: subscription %d, %s\n", s.Number, s.Pace().describe())
+	}
 	return out.String()
+}
+
+func (p Pace) describe() string {
+	switch {
+	case p.Stopped:
+		return "stopped"
+	case p.Probing && p.Newest:
+		return fmt.Sprintf("the newest at %d", p.Probe)
+	case p.Probing:
+		return fmt.Sprintf("the oldest at %d", p.Probe)
+	}
+	return "all of it"
 }
 
 func (k ChangeKind) describe() string {
@@ -232,10 +281,14 @@ func (k ChangeKind) describe() string {
 		return "owed"
 	case Retried:
 		return "retried"
+	case Rescheduled:
+		return "rescheduled"
 	case Delivered:
 		return "delivered"
 	case Died:
 		return "died"
+	case Expired:
+		return "expired"
 	case Cancelled:
 		return "cancelled"
 	}
@@ -259,15 +312,33 @@ func describe(l *Ledger) string {
 		for _, e := range s.eras {
 			fmt.Fprintf(&out, "  before record %d: %v\n", e.until, e.patterns)
 		}
-		if failures, since := s.Failures(); failures > 0 {
-			fmt.Fprintf(&out, "  failures %d since %d, failing %t\n", failures, since.UnixMilli(), s.Failing())
-		}
+		s.describeHealth(&out)
 		for o := range s.Outstanding() {
-			fmt.Fprintf(&out, "  %v attempts %d due %d\n", o.Position, o.Attempts, o.Next.UnixMilli())
+			fmt.Fprintf(&out, "  %v attempts %d", o.Position, o.Attempts)
+			if o.Charged < o.Attempts {
+				fmt.Fprintf(&out, ", charged %d,", o.Charged)
+			}
+			fmt.Fprintf(&out, " due %d\n", o.Next.UnixMilli())
 		}
+	}
+	for _, id := range l.Replays() {
+		fmt.Fprintf(&out, "replay %s: %s\n", id, l.Replay(id).GetReplay().GetState())
 	}
 	for s, room := range l.Laggards() {
 		fmt.Fprintf(&out, "laggard %d: room for %d\n", s.Number, room)
 	}
 	return out.String()
+}
+
+func (s *Subscription) describeHealth(out *strings.Builder) {
+	health := s.Health()
+	if health.Mode != Active {
+		fmt.Fprintf(out, "  stopped since %d: %s\n", health.ModeSince.UnixMilli(), health.ModeReason)
+	}
+	if health.Failures > 0 {
+		fmt.Fprintf(out, "  failures %d since %d, failing %t\n", health.Failures, health.Since.UnixMilli(), s.Failing())
+	}
+	if health.Open {
+		fmt.Fprintf(out, "  breaker open, next probe %d\n", health.NextProbe.UnixMilli())
+	}
 }

@@ -21,7 +21,7 @@ func TestSlowConsumerIsCaughtUp(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				const events, healthy = 4000, 200
+				const events, healthy = 1600, 200
 				c := sim.New(t, sim.Config{
 					Workers: 2,
 					Limits:  &linkv1.Limits{OutstandingHealthy: healthy, OutstandingFailing: 20},

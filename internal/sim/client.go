@@ -192,6 +192,24 @@ func (c *Client) Delete(subscription *fanfarev1.Subscription) {
 	})
 }
 
+// Pause stops sending to a subscription.
+func (c *Client) Pause(subscription *fanfarev1.Subscription) {
+	c.cluster.t.Helper()
+	insist(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Subscription, error) {
+		return fanfarev1.NewSubscriptionServiceClient(conn).PauseSubscription(ctx,
+			&fanfarev1.PauseSubscriptionRequest{Name: subscription.GetName()})
+	})
+}
+
+// Resume sends to a subscription again, from where it stopped.
+func (c *Client) Resume(subscription *fanfarev1.Subscription) {
+	c.cluster.t.Helper()
+	insist(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Subscription, error) {
+		return fanfarev1.NewSubscriptionServiceClient(conn).ResumeSubscription(ctx,
+			&fanfarev1.ResumeSubscriptionRequest{Name: subscription.GetName()})
+	})
+}
+
 // Subscription returns a subscription as it is now.
 func (c *Client) Subscription(name string) *fanfarev1.Subscription {
 	c.cluster.t.Helper()

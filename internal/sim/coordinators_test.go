@@ -31,9 +31,10 @@ func TestFailover(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const events = 300
 				c := sim.New(t, sim.Config{Coordinators: 2, Workers: 2})
-				e := c.Endpoint("one")
+				e, slow := c.Endpoint("one"), c.Endpoint("slow")
 				e.Behave(sim.Slow(150 * time.Millisecond))
-				a := c.Client.Subscribe(e, nil)
+				slow.Behave(sim.Slow(14 * time.Second)) // on the wire before and after
+				a, b := c.Client.Subscribe(e, nil), c.Client.Subscribe(slow, nil)
 				c.Client.PublishMany(events, "e", "order.created")
 				sim.Pass(time.Second)
 				leads, other := leader(t, c)
@@ -61,7 +62,9 @@ func TestFailover(t *testing.T) {
 				c.AwaitSettled(sim.Patience)
 				checkEvents(t, c, "e", events+50)
 				checkDelivered(t, c, e, a, events+50)
+				checkDelivered(t, c, slow, b, events+50)
 				checkOnce(t, e)
+				checkOnce(t, slow)
 			})
 		})
 	}
@@ -197,10 +200,10 @@ func TestNoSpaceAtAll(t *testing.T) {
 // The history goes on exactly where it stood, wherever a coordinator dies.
 func TestHistoryOverRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const rounds, each = 12, 40
+		const rounds, each = 10, 30
 		c := sim.New(t, sim.Config{Workers: 2})
 		e := c.Endpoint("one")
-		e.Behave(sim.FailFirst(1))
+		e.Behave(sim.FailFirst(1, http.StatusNotFound))
 		a := c.Client.Subscribe(e, nil, 2*time.Second, 2*time.Second, 2*time.Second)
 		for round := range rounds {
 			c.Client.PublishMany((round+1)*each, "e", "order.created")
@@ -212,9 +215,9 @@ func TestHistoryOverRestarts(t *testing.T) {
 		checkDelivered(t, c, e, a, rounds*each)
 		for _, d := range c.Client.Deliveries(a) {
 			attempts := c.Client.Attempts(d)
-			if len(attempts) != 2 || attempts[0].GetStatusCode() != http.StatusServiceUnavailable ||
+			if len(attempts) != 2 || attempts[0].GetStatusCode() != http.StatusNotFound ||
 				attempts[1].GetStatusCode() != http.StatusOK || d.GetAttemptCount() != 2 {
-				t.Errorf("attempts of %s are %v, want 503 and 200", d.GetName(), attempts)
+				t.Errorf("attempts of %s are %v, want 404 and 200", d.GetName(), attempts)
 			}
 		}
 	})

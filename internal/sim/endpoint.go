@@ -34,11 +34,11 @@ func Status(status int) Behaviour {
 	return func(int) Answer { return Answer{Status: status} }
 }
 
-// FailFirst answers 503 to the first k requests of an event.
-func FailFirst(k int) Behaviour {
+// FailFirst answers a status to the first k requests of an event, and then 200.
+func FailFirst(k, status int) Behaviour {
 	return func(n int) Answer {
 		if n <= k {
-			return Answer{Status: http.StatusServiceUnavailable}
+			return Answer{Status: status}
 		}
 		return Answer{Status: http.StatusOK}
 	}
