@@ -1,10 +1,13 @@
 package coordinator_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -52,6 +55,12 @@ func installKilled(t *testing.T) *data {
 	return d
 }
 
+// fork makes an installation with a copy of the data, for t.
+func (d *data) fork(t *testing.T) *data {
+	t.Helper()
+	return &data{t, (&data{t, d.dir}).copyOf(".")}
+}
+
 func onlyOneHalted(r *running) { r.checkOnlyOneHalted(published) }
 func allHalted(r *running)     { r.checkAllHalted() }
 func intact(r *running) {
@@ -73,54 +82,57 @@ func intact(r *running) {
 func (d *data) index() string { return filepath.Join(d.streamDir(logStream), "msgs", "index.db") }
 
 func TestDamagedFiles(t *testing.T) {
+	t.Parallel()
+	stopped, killed := install(t), installKilled(t)
 	for name, test := range map[string]struct {
-		install func(*testing.T) *data
-		damage  func(*data)
-		check   func(*running)
+		from   *data
+		damage func(*data)
+		check  func(*running)
 	}{
-		"nothing":               {install, func(*data) {}, intact},
-		"killed, nothing":       {installKilled, func(*data) {}, intact},
-		"a bit is flipped":      {install, func(d *data) { d.flip(d.newestBlock(logStream), 10_000) }, onlyOneHalted},
-		"a bit of the last":     {install, func(d *data) { d.flip(d.newestBlock(logStream), 500) }, onlyOneHalted},
-		"the end is cut off":    {install, func(d *data) { d.cut(d.newestBlock(logStream), 10) }, onlyOneHalted},
-		"half is cut off":       {install, func(d *data) { d.cut(d.newestBlock(logStream), 20_000) }, onlyOneHalted},
-		"all is cut off":        {install, func(d *data) { d.cut(d.newestBlock(logStream), 1<<30) }, onlyOneHalted},
-		"the block is deleted":  {install, func(d *data) { d.remove(d.newestBlock(logStream)) }, onlyOneHalted},
-		"the index is deleted":  {install, func(d *data) { d.remove(d.index()) }, intact},
-		"meta.sum is deleted":   {install, func(d *data) { d.remove(filepath.Join(d.streamDir(logStream), "meta.sum")) }, intact},
-		"meta.inf is deleted":   {install, func(d *data) { d.remove(filepath.Join(d.streamDir(logStream), "meta.inf")) }, intact},
-		"the stream is deleted": {install, func(d *data) { d.remove(d.streamDir(logStream)) }, onlyOneHalted},
+		"nothing":               {stopped, func(*data) {}, intact},
+		"killed, nothing":       {killed, func(*data) {}, intact},
+		"a bit is flipped":      {stopped, func(d *data) { d.flip(d.newestBlock(logStream), 10_000) }, onlyOneHalted},
+		"a bit of the last":     {stopped, func(d *data) { d.flip(d.newestBlock(logStream), 500) }, onlyOneHalted},
+		"the end is cut off":    {stopped, func(d *data) { d.cut(d.newestBlock(logStream), 10) }, onlyOneHalted},
+		"half is cut off":       {stopped, func(d *data) { d.cut(d.newestBlock(logStream), 20_000) }, onlyOneHalted},
+		"all is cut off":        {stopped, func(d *data) { d.cut(d.newestBlock(logStream), 1<<30) }, onlyOneHalted},
+		"the block is deleted":  {stopped, func(d *data) { d.remove(d.newestBlock(logStream)) }, onlyOneHalted},
+		"the index is deleted":  {stopped, func(d *data) { d.remove(d.index()) }, intact},
+		"meta.sum is deleted":   {stopped, func(d *data) { d.remove(filepath.Join(d.streamDir(logStream), "meta.sum")) }, intact},
+		"meta.inf is deleted":   {stopped, func(d *data) { d.remove(filepath.Join(d.streamDir(logStream), "meta.inf")) }, intact},
+		"the stream is deleted": {stopped, func(d *data) { d.remove(d.streamDir(logStream)) }, onlyOneHalted},
 
-		"killed, a bit is flipped":     {installKilled, func(d *data) { d.flip(d.newestBlock(logStream), 10_000) }, onlyOneHalted},
-		"killed, the end is cut off":   {installKilled, func(d *data) { d.cut(d.newestBlock(logStream), 10) }, onlyOneHalted},
-		"killed, all is cut off":       {installKilled, func(d *data) { d.cut(d.newestBlock(logStream), 1<<30) }, onlyOneHalted},
-		"killed, meta.sum is deleted":  {installKilled, func(d *data) { d.remove(filepath.Join(d.streamDir(logStream), "meta.sum")) }, intact},
-		"killed, the block is deleted": {installKilled, func(d *data) { d.remove(d.newestBlock(logStream)) }, onlyOneHalted},
+		"killed, a bit is flipped":     {killed, func(d *data) { d.flip(d.newestBlock(logStream), 10_000) }, onlyOneHalted},
+		"killed, the end is cut off":   {killed, func(d *data) { d.cut(d.newestBlock(logStream), 10) }, onlyOneHalted},
+		"killed, all is cut off":       {killed, func(d *data) { d.cut(d.newestBlock(logStream), 1<<30) }, onlyOneHalted},
+		"killed, meta.sum is deleted":  {killed, func(d *data) { d.remove(filepath.Join(d.streamDir(logStream), "meta.sum")) }, intact},
+		"killed, the block is deleted": {killed, func(d *data) { d.remove(d.newestBlock(logStream)) }, onlyOneHalted},
 
-		"with the history, the end is cut off": {install, func(d *data) {
+		"with the history, the end is cut off": {stopped, func(d *data) {
 			d.cut(d.newestBlock(logStream), 10)
 			d.remove(d.index())
 			d.removeHistory()
 		}, func(r *running) { r.checkHalted() }},
-		"with the history, the stream is deleted": {install, func(d *data) {
+		"with the history, the stream is deleted": {stopped, func(d *data) {
 			d.remove(d.streamDir(logStream))
 			d.removeHistory()
 		}, func(r *running) { r.checkHalted() }},
-		"with the snapshots and the history, the stream is deleted": {install, func(d *data) {
+		"with the snapshots and the history, the stream is deleted": {stopped, func(d *data) {
 			d.snapshot(10, 20)
 			d.remove(d.streamDir(logStream), d.streamDir(snapshotsStream))
 			d.removeHistory()
 		}, func(r *running) { r.checkHalted() }},
-		"all of NATS is deleted": {install, func(d *data) { d.remove(d.path(natsDir)) }, allHalted},
-		"all of NATS and the history are deleted": {install, func(d *data) {
+		"all of NATS is deleted": {stopped, func(d *data) { d.remove(d.path(natsDir)) }, allHalted},
+		"all of NATS and the history are deleted": {stopped, func(d *data) {
 			d.remove(d.path(natsDir))
 			d.removeHistory()
 		}, allHalted},
-		"all of NATS and etcd are deleted": {install, func(d *data) { d.remove(d.path(natsDir), d.path(etcdDir)) }, allHalted},
-		"etcd is deleted":                  {install, func(d *data) { d.remove(d.path(etcdDir)) }, intact},
+		"all of NATS and etcd are deleted": {stopped, func(d *data) { d.remove(d.path(natsDir), d.path(etcdDir)) }, allHalted},
+		"etcd is deleted":                  {stopped, func(d *data) { d.remove(d.path(etcdDir)) }, intact},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := test.install(t)
+			t.Parallel()
+			d := test.from.fork(t)
 			test.damage(d)
 			d.run(test.check)
 		})
@@ -132,6 +144,15 @@ func TestDamagedFiles(t *testing.T) {
 func TestOlderCopies(t *testing.T) {
 	const later = 10 // events since the copies were made
 	type copies struct{ nats, etcd, history string }
+	t.Parallel()
+	installed := install(t)
+	before := copies{installed.copyOf(natsDir), installed.copyOf(etcdDir), installed.copyOfHistory()}
+	installed.run(func(r *running) {
+		r.publishNew(published, published+later)
+		for partition := range partitions {
+			r.listed(partition)
+		}
+	})
 	for name, test := range map[string]struct {
 		restore func(*data, copies)
 		check   func(*running)
@@ -170,14 +191,8 @@ func TestOlderCopies(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := install(t)
-			before := copies{d.copyOf(natsDir), d.copyOf(etcdDir), d.copyOfHistory()}
-			d.run(func(r *running) {
-				r.publishNew(published, published+later)
-				for partition := range partitions {
-					r.listed(partition)
-				}
-			})
+			t.Parallel()
+			d := installed.fork(t)
 			test.restore(d, before)
 			d.run(test.check)
 		})
@@ -210,6 +225,8 @@ func (d *data) copyFile(from, to string) {
 
 // What can be made again is made again; what cannot is missed.
 func TestSnapshotsAndHistory(t *testing.T) {
+	t.Parallel()
+	installed := install(t)
 	historyFrom := func(n int) func(*running) {
 		return func(r *running) {
 			r.checkKnown(damaged, published)
@@ -252,12 +269,15 @@ func TestSnapshotsAndHistory(t *testing.T) {
 		}, func(r *running) { r.checkHalted() }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := install(t)
+			t.Parallel()
+			d := installed.fork(t)
 			test.damage(d)
 			d.run(test.check)
 		})
 	}
 	// Nothing is owed in these, so that the log can be purged.
+	settled := installed.fork(t)
+	settled.deleteSubscription()
 	for name, test := range map[string]struct {
 		damage func(*data)
 		check  func(*running)
@@ -277,10 +297,49 @@ func TestSnapshotsAndHistory(t *testing.T) {
 		}, func(r *running) { r.checkHalted() }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := install(t)
-			d.deleteSubscription()
+			t.Parallel()
+			d := settled.fork(t)
 			test.damage(d)
 			d.run(test.check)
+		})
+	}
+}
+
+// A leader whose log goes away, or whose log is another one all of a sudden,
+// does not try for ever, acknowledges nothing, and halts.
+func TestLogGoesUnderALeader(t *testing.T) {
+	t.Parallel()
+	installed := install(t)
+	name := fmt.Sprintf(logStream, damaged)
+	for does, damage := range map[string]func(*running, jetstream.JetStream){
+		"vanish": func(r *running, js jetstream.JetStream) { r.must(js.DeleteStream(r.Context(), name)) },
+		"begin anew": func(r *running, js jetstream.JetStream) {
+			stream, err := js.Stream(r.Context(), name)
+			r.must(err)
+			r.must(js.DeleteStream(r.Context(), name))
+			_, err = js.CreateStream(r.Context(), stream.CachedInfo().Config)
+			r.must(err)
+		},
+	} {
+		t.Run(does, func(t *testing.T) {
+			t.Parallel()
+			installed.fork(t).run(func(r *running) {
+				r.listed(damaged) // so that all of the leader has begun
+				js, err := jetstream.New(r.nats)
+				r.must(err)
+				damage(r, js)
+				if _, err := r.publish(damaged, published, published+1); status.Code(err) != codes.Unavailable {
+					t.Errorf("publishing: %v, want UNAVAILABLE", err)
+				}
+				for r.coordinator.Halted(damaged) == nil {
+					select {
+					case <-time.After(50 * time.Millisecond):
+					case <-t.Context().Done():
+						t.Fatal("the partition does not halt")
+					}
+				}
+				r.checkOnlyOneHalted(published)
+			})
 		})
 	}
 }
@@ -288,6 +347,7 @@ func TestSnapshotsAndHistory(t *testing.T) {
 // The way out when nothing can be restored, as docs/operations.md has it: one
 // partition begins anew, the others keep everything.
 func TestGivingAPartitionUp(t *testing.T) {
+	t.Parallel()
 	d := install(t)
 	d.cut(d.newestBlock(logStream), 1<<30)
 	d.run(onlyOneHalted)

@@ -198,6 +198,7 @@ func (d *Dispatch) Failed(number ledger.Number) {
 func (d *Dispatch) SetPace(number ledger.Number, pace ledger.Pace) {
 	if s := d.subscriptions[number]; s != nil {
 		s.pace = pace
+		d.arm(s)
 	}
 }
 

@@ -256,6 +256,12 @@ func (l *loop) commit(b *block) error {
 	}
 	l.apply(result)
 	l.settle(b.outcomes)
+	if len(b.committed.record.GetReplays()) > 0 {
+		select {
+		case l.leader.replays <- struct{}{}:
+		default:
+		}
+	}
 	if len(b.committed.record.GetAdmits()) > 0 {
 		l.startCatchUp()
 	}

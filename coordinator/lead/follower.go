@@ -305,10 +305,11 @@ func (f *follower) purge(ctx context.Context) error {
 		return err
 	}
 	err = f.leader.call(ctx, func(l *loop) {
-		floor = min(floor, l.ledger.Floor())
+		floor = min(floor, l.needed())
 		if bounds.Bytes <= config.ReplayBytes && !l.pending.full {
 			floor = min(floor, l.ledger.SequenceAt(time.Now().Add(-config.ReplayWindow)))
 		}
+		l.leader.kept = max(l.leader.kept, floor)
 	})
 	if err != nil {
 		return err

@@ -103,7 +103,9 @@ type Leader struct {
 	ready   chan struct{}       // closed by Run once it leads
 	stopped chan struct{}       // closed by Run when the loop takes no more inputs
 	ended   chan struct{}       // closed by Run when it no longer leads
+	replays chan struct{}       // capacity 1: a replay has changed
 
+	kept     uint64   // records before it may be gone; owned by the loop
 	epoch    uint64   // set before ready is closed
 	followed position // of the follower
 	cause    error    // why it ended; read after ended is closed
@@ -127,6 +129,7 @@ func New(config Config) (*Leader, error) {
 		ready:   make(chan struct{}),
 		stopped: make(chan struct{}),
 		ended:   make(chan struct{}),
+		replays: make(chan struct{}, 1),
 	}, nil
 }
 

@@ -292,4 +292,3 @@ func TestHistoryFromTheOldestSnapshot(t *testing.T) {
 		}
 	})
 }
-

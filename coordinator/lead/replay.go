@@ -23,8 +23,11 @@ const (
 	replayPause = 500 * time.Millisecond
 )
 
-// errReplayEnded: the replay was cancelled or deleted meanwhile.
-var errReplayEnded = errors.New("the replay has ended")
+// Why a step of a replay writes nothing.
+var (
+	errReplayEnded = errors.New("the replay has ended") // was cancelled or deleted meanwhile
+	errReplayWaits = errors.New("the next subscription of the replay has no room")
+)
 
 // replayer carries out replays: it finds deliveries in the history and has
 // them owed again, step by step. Each step is one record, which makes the
@@ -36,15 +39,20 @@ type replayer struct {
 
 func (r *replayer) run(ctx context.Context) error {
 	for {
-		worked, err := r.round(ctx)
+		running, worked, err := r.round(ctx)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotLeading) {
 			r.leader.logger.Error("replaying", "error", err)
 		}
 		if worked && err == nil {
 			continue
 		}
+		var pause <-chan time.Time // for ever, if nothing runs
+		if running || err != nil {
+			pause = time.After(replayPause)
+		}
 		select {
-		case <-time.After(replayPause):
+		case <-r.leader.replays:
+		case <-pause:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -52,26 +60,26 @@ func (r *replayer) run(ctx context.Context) error {
 }
 
 // round takes one step of each replay that runs.
-func (r *replayer) round(ctx context.Context) (worked bool, err error) {
-	running := make(map[string]*linkv1.StoredReplay)
+func (r *replayer) round(ctx context.Context) (running, worked bool, err error) {
+	found := make(map[string]*linkv1.StoredReplay)
 	err = r.leader.Query(ctx, func(l *ledger.Ledger) {
 		for _, id := range l.Replays() {
 			if stored := l.Replay(id); stored.GetReplay().GetState() == fanfarev1.Replay_RUNNING {
-				running[id] = stored
+				found[id] = stored
 			}
 		}
 	})
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	for id, stored := range running {
+	for id, stored := range found {
 		moved, err := r.step(ctx, id, stored)
 		if err != nil {
-			return worked, fmt.Errorf("replay %s: %w", id, err)
+			return true, worked, fmt.Errorf("replay %s: %w", id, err)
 		}
 		worked = worked || moved
 	}
-	return worked, nil
+	return len(found) > 0, worked, nil
 }
 
 // step looks at the next deliveries of a replay.
@@ -94,18 +102,19 @@ func (r *replayer) step(ctx context.Context, id string, stored *linkv1.StoredRep
 			return errReplayEnded
 		}
 		next := proto.CloneOf(now)
-		taken := readmit(l, next, rows, bounds.First, record)
-		if len(rows) < replayPage && taken == len(rows) {
+		taken := readmit(l, next, rows, max(bounds.First, r.leader.Kept()), record)
+		moved = taken > 0
+		switch {
+		case taken == len(rows) && len(rows) < replayPage:
 			next.Replay.State = fanfarev1.Replay_DONE
 			next.Replay.FinishTime = timestamppb.Now()
+		case !moved:
+			return errReplayWaits
 		}
-		moved = taken > 0
-		if moved || next.GetReplay().GetState() == fanfarev1.Replay_DONE {
-			record.Replays = append(record.Replays, &linkv1.ReplayChange{Id: id, Put: next})
-		}
+		record.Replays = append(record.Replays, &linkv1.ReplayChange{Id: id, Put: next})
 		return nil
 	})
-	if errors.Is(err, errReplayEnded) {
+	if errors.Is(err, errReplayEnded) || errors.Is(err, errReplayWaits) {
 		return false, nil
 	}
 	return moved, err
@@ -117,9 +126,9 @@ func readmit(l *ledger.Ledger, replay *linkv1.StoredReplay, rows []history.ScanR
 	bySubscription := make(map[uint64]*linkv1.Readmit)
 	for i, row := range rows {
 		s := l.Subscription(ledger.Number(row.Key.Subscription))
-		wanted := ledger.Matches(replay.GetReplay().GetEventTypes(), row.EventType)
 		switch {
-		case s == nil || row.Key.Sequence < first || !wanted:
+		case !ledger.Matches(replay.GetReplay().GetEventTypes(), row.EventType):
+		case s == nil || row.Key.Sequence < first:
 			replay.Replay.SkippedCount++
 		case l.Room(s) <= len(bySubscription[row.Key.Subscription].GetSequences()):
 			return i
@@ -140,6 +149,10 @@ func readmit(l *ledger.Ledger, replay *linkv1.StoredReplay, rows []history.ScanR
 	}
 	return len(rows)
 }
+
+// Kept returns the first record that this leader has not decided to purge: what
+// is before it cannot be owed again. Only a build of Change may call it.
+func (l *Leader) Kept() uint64 { return l.kept }
 
 // ReplayQuery returns which deliveries a replay looks at.
 func ReplayQuery(stored *linkv1.StoredReplay) history.ScanQuery {

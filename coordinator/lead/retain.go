@@ -26,5 +26,20 @@ func (l *loop) expireOld() {
 	})
 }
 
+// needed returns the first record that is owed to somebody, or will be once the
+// block in flight is written.
+func (l *loop) needed() uint64 {
+	needed := l.ledger.Floor()
+	if l.flight == nil {
+		return needed
+	}
+	for _, readmit := range l.flight.committed.record.GetReadmits() {
+		if sequences := readmit.GetSequences(); len(sequences) > 0 {
+			needed = min(needed, sequences[0]) // they rise
+		}
+	}
+	return needed
+}
+
 // retentionTarget is the target of every expiry.
 const retentionTarget = "retention"

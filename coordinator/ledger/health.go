@@ -246,7 +246,9 @@ func (l *Ledger) expire(before uint64, result *Result) {
 		s.owed = slices.Delete(s.owed, 0, n)
 		l.outstanding -= n
 		if s.behind && s.cursor.Sequence < before {
-			result.Expired = append(result.Expired, Range{s.Number, s.cursor, Position{before, 0}})
+			if s.cursor.Sequence <= l.lastEvents { // else there is nothing in it
+				result.Expired = append(result.Expired, Range{s.Number, s.cursor, Position{before, 0}})
+			}
 			s.cursor = Position{before, 0}
 			s.eras = s.Interest().after(before).eras
 		}

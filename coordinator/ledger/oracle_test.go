@@ -237,7 +237,9 @@ func (o *oracle) expire(before uint64, result *oracleResult) {
 			}
 		}
 		if until := (Position{before, 0}); s.behind && s.cursor.Compare(until) < 0 {
-			result.Expired = append(result.Expired, Range{number, s.cursor, until})
+			if s.cursor.Compare(o.last) <= 0 {
+				result.Expired = append(result.Expired, Range{number, s.cursor, until})
+			}
 			o.pass(s, until)
 			s.cursor = until
 		}

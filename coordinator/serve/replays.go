@@ -94,7 +94,7 @@ func (s *Server) CreateReplay(ctx context.Context, request *fanfarev1.CreateRepl
 		return nil, err
 	}
 	stored := &linkv1.StoredReplay{Tenant: string(tenant), Replay: replay}
-	if replay.MatchedCount, err = s.History.Count(ctx, lead.ReplayQuery(stored)); err != nil {
+	if replay.MatchedCount, err = s.countMatches(ctx, stored); err != nil {
 		return nil, err
 	}
 	err = leader.Change(ctx, "replays", func(l *ledger.Ledger, _ ledger.Number, record *linkv1.Record) error {
@@ -115,6 +115,28 @@ func (s *Server) CreateReplay(ctx context.Context, request *fanfarev1.CreateRepl
 		return nil, err
 	}
 	return showReplay(id, stored), nil
+}
+
+// countMatches returns how many deliveries a replay will look at. Types can
+// only be matched one by one.
+func (s *Server) countMatches(ctx context.Context, stored *linkv1.StoredReplay) (count int64, err error) {
+	query, types := lead.ReplayQuery(stored), stored.GetReplay().GetEventTypes()
+	if len(types) == 0 {
+		return s.History.Count(ctx, query)
+	}
+	var after history.DeliveryKey
+	for {
+		rows, err := s.History.Scan(ctx, query, after, maxPageSize)
+		if err != nil || len(rows) == 0 {
+			return count, err
+		}
+		for _, row := range rows {
+			if ledger.Matches(types, row.EventType) {
+				count++
+			}
+		}
+		after = rows[len(rows)-1].Key
+	}
 }
 
 // checkReplay says what is wrong with a replay, and fills in what was left out.

@@ -320,7 +320,7 @@ func (c *Client) Describe() (*fanfarev1.Cluster, error) {
 		mergeLed(merged, described, led)
 	}
 	for partition := range c.cluster.config.Partitions {
-		if !led[int32(partition)] { //nolint:gosec // few
+		if !led[int32(partition)] {
 			return nil, fmt.Errorf("partition %d is not led", partition)
 		}
 	}

@@ -36,7 +36,8 @@ type life struct {
 	logs    *eventlog.Memory
 	reserve *reserving // over logs
 	history *outlook
-	grpc    net.Listener // a coordinator's
+	grpc    net.Listener                            // a coordinator's
+	serves  atomic.Pointer[coordinator.Coordinator] // likewise, once it runs
 	stop    context.CancelFunc
 	ended   chan error
 }
@@ -127,13 +128,13 @@ func (p *process) Kill() {
 // Running reports whether the process lives.
 func (p *process) Running() bool { return p.life != nil }
 
-// buried waits for all that were killed to end.
-func (p *process) buried() error {
+// bury waits for all that were killed to end.
+func (p *process) bury() {
 	for _, killed := range p.dead {
-		<-killed.ended // whatever it says of its own death
+		//nolint:errcheck // whatever it says of its own death
+		<-killed.ended
 	}
 	p.dead = nil
-	return nil
 }
 
 // LoseStore cuts the process off from the members and owners, and nothing
@@ -158,7 +159,7 @@ func (c *Cluster) newCoordinator(number int) *Coordinator {
 // Start runs the coordinator, if it does not run.
 func (c *Coordinator) Start() {
 	c.start(c.Address, func(ctx context.Context, l *life) error {
-		return coordinator.New(coordinator.Config{
+		made := coordinator.New(coordinator.Config{
 			Member: cluster.MemberConfig{
 				Info:   cluster.Info{ID: c.ID, Role: cluster.Coordinator, Address: c.Address},
 				Clock:  cluster.MonotonicClock(),
@@ -174,7 +175,9 @@ func (c *Coordinator) Start() {
 			Partitions: c.cluster.config.Partitions,
 			Slots:      c.cluster.config.Slots,
 			Limits:     c.cluster.config.Limits,
-		}).Run(ctx)
+		})
+		l.serves.Store(made)
+		return made.Run(ctx)
 	})
 }
 

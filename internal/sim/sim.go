@@ -119,7 +119,7 @@ func (c *Cluster) close() {
 		errs = append(errs, coordinator.Stop())
 	}
 	for _, p := range c.processes() {
-		errs = append(errs, p.buried())
+		p.bury()
 	}
 	for _, end := range c.ends {
 		errs = append(errs, end())

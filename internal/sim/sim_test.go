@@ -58,16 +58,16 @@ func eventID(d *fanfarev1.Delivery) string {
 	return d.GetEvent()[len(sim.Tenant+"/events/"):]
 }
 
-// checkEvents checks that the history has exactly the events <prefix>0 to
-// <prefix><n-1>, once each.
-func checkEvents(t *testing.T, c *sim.Cluster, prefix string, n int) {
+// checkEvents checks that the history has exactly the events e0 to e<n-1>,
+// once each.
+func checkEvents(t *testing.T, c *sim.Cluster, n int) {
 	t.Helper()
 	var got, want []string
 	for _, e := range c.Client.Events() {
 		got = append(got, e.GetId())
 	}
 	for i := range n {
-		want = append(want, fmt.Sprintf("%s%d", prefix, i))
+		want = append(want, fmt.Sprintf("e%d", i))
 	}
 	slices.Sort(got)
 	slices.Sort(want)
