@@ -19,9 +19,9 @@ const haltRetry = 30 * time.Second
 // The ways out, as the log and the API say them. docs/operations.md has the
 // steps.
 const (
-	remedyData = "nothing is served from it meanwhile; restore the data it was written with, " +
-		"or give the partition up on purpose: see \"When a partition is halted\" in docs/operations.md"
-	remedyVersion = "a newer version of Fanfare has written it: run that version"
+	remedyData = "restore its data, or give it up on purpose: " +
+		"see \"When a partition is halted\" in docs/operations.md"
+	remedyVersion = "run the version of Fanfare that has written it, or a newer one: see docs/operations.md"
 )
 
 // HaltedError says that a partition cannot be served from the data there is,

@@ -36,6 +36,12 @@
 // bytes at the same place, until it is known to be there, or to be somebody
 // else's, which ends the leadership.
 //
+// Before it fences a log, a leader compares it with all that is known of it: the
+// history's position, the newest snapshot, and a mark kept apart from all of
+// them. A log that lacks what was acknowledged, or that does not follow from
+// itself, is not led: Halts tells such an error from one that may pass. The
+// same holds for what is read back later.
+//
 // # The follower
 //
 // A second fold of the same records, off the loop, writes what people search

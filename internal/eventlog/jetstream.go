@@ -144,7 +144,8 @@ func NewJetStream(nc *nats.Conn, cfg JetStreamConfig) (*JetStream, error) {
 
 // Open implements Store. Whatever the streams are now, it makes them what
 // they should be: a server that crashed while creating a stream does not know
-// it at the next start, although its directory is there.
+// it at the next start, although its directory is there. Creating the stream
+// again recovers the records that are in it.
 func (s *JetStream) Open(ctx context.Context, partition int) (Log, error) {
 	if partition < 0 {
 		return nil, fmt.Errorf("opening log: partition %d is negative", partition)

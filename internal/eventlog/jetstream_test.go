@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,11 +50,14 @@ func TestJetStreamRestart(t *testing.T) {
 }
 
 // A crash while the server makes a stream can leave its description without
-// the checksum. The server then starts without the stream.
+// the checksum. The server then starts without the stream, and does so again
+// each time; made again, the stream has the records that are in its directory.
 func TestJetStreamHalfMadeStream(t *testing.T) {
 	dir := t.TempDir()
 	older := start(t, dir)
-	openLog(t, openStore(t, connect(t, older), eventlog.JetStreamConfig{}))
+	log := openLog(t, openStore(t, connect(t, older), eventlog.JetStreamConfig{}))
+	fill(t, log, 0, "a", "b")
+	saveSnapshot(t, log, 1, "state at 1")
 	older.Close()
 	sums, err := filepath.Glob(filepath.Join(dir, "jetstream", "*", "streams", "FANFARE_*", "meta.sum"))
 	if err != nil || len(sums) != 2 {
@@ -64,11 +68,51 @@ func TestJetStreamHalfMadeStream(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	log := openLog(t, openStore(t, connect(t, start(t, dir)), eventlog.JetStreamConfig{}))
-	fill(t, log, 0, "a")
-	saveSnapshot(t, log, 1, "state at 1")
-	wantRecords(t, log, 1, "a")
-	wantSnapshot(t, log, 1, "state at 1")
+	for range 2 {
+		again := start(t, dir)
+		log = openLog(t, openStore(t, connect(t, again), eventlog.JetStreamConfig{}))
+		wantRecords(t, log, 1, "a", "b")
+		wantSnapshot(t, log, 1, "state at 1")
+		again.Close()
+	}
+	log = openLog(t, openStore(t, connect(t, start(t, dir)), eventlog.JetStreamConfig{}))
+	fill(t, log, 2, "c")
+	saveSnapshot(t, log, 2, "state at 2")
+	wantRecords(t, log, 1, "a", "b", "c")
+	wantSnapshot(t, log, 2, "state at 2")
+}
+
+// A server that has written down, at its stop, how far a stream goes still says
+// so when the records are gone. Reading them must not end with a timeout, which
+// would be tried again for ever.
+func TestJetStreamRecordsGoneAtTheEnd(t *testing.T) {
+	dir := t.TempDir()
+	older := start(t, dir)
+	log := openLog(t, openStore(t, connect(t, older), eventlog.JetStreamConfig{}))
+	fill(t, log, 0, slices.Repeat([]string{strings.Repeat("x", 1000)}, 20)...)
+	older.Close()
+	block := filepath.Join(dir, "jetstream", "$G", "streams", "FANFARE_0", "msgs", "1.blk")
+	info, err := os.Stat(block)
+	if err == nil {
+		err = os.Truncate(block, info.Size()/2)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	log = openLog(t, openStore(t, connect(t, start(t, dir)), eventlog.JetStreamConfig{}))
+	if state, err := log.State(t.Context()); err != nil || state.Last != 20 {
+		t.Errorf("State = %+v, %v, want it to end at 20", state, err)
+	}
+	for from := uint64(1); ; {
+		records, err := log.Read(t.Context(), from)
+		if from += uint64(len(records)); err == nil && len(records) > 0 {
+			continue
+		}
+		if !errors.Is(err, eventlog.ErrDamaged) || from < 5 || from > 15 {
+			t.Errorf("Read(%d) = %d records, %v, want %v about the tenth", from, len(records), err, eventlog.ErrDamaged)
+		}
+		return
+	}
 }
 
 func TestJetStreamTornSnapshot(t *testing.T) {
