@@ -63,6 +63,13 @@ type Config struct {
 	Slots       int            // shards of a partition; fixed when the cluster is made
 	Limits      *linkv1.Limits // of the ledgers
 	StopTimeout time.Duration  // how long calls under way may take when it stops
+	MaxLogBytes uint64         // of each log, from where on events are refused; 0: only the store limits it
+	Disk        *lead.Disk     // that the logs are on, if their store is in this process; Run watches it
+	Silence     time.Duration  // of a log, after which Run fails with lead.ErrSilent; 0: it is waited for
+	// Abort is called before Run fails with lead.ErrSilent, to end the process
+	// at once. A goodbye would be written to the disk that failed, on which
+	// embedded etcd panics. nil: Run says goodbye.
+	Abort func(error)
 	// Engines says what the cluster stands on, for those who look.
 	Engines []*fanfarev1.Engine
 }
@@ -105,13 +112,17 @@ func New(config Config) *Coordinator {
 // be halted: see HaltedPartitions.
 func (c *Coordinator) Ready() <-chan struct{} { return c.ready }
 
-// Run serves until ctx ends, which is no error. It may be called once.
+// Run serves until ctx ends, which is no error, or until the process should:
+// lead.ErrSilent. It may be called once.
 func (c *Coordinator) Run(ctx context.Context) error {
 	stopMeasuring, err := c.measure()
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	if c.config.Disk != nil {
+		group.Go(func() error { return c.config.Disk.Run(ctx) })
+	}
 	group.Go(func() error { return c.serve(ctx) })
 	group.Go(func() error {
 		return cluster.Live(ctx, c.config.Cluster, c.config.Member, c.live)
@@ -268,6 +279,9 @@ func (c *Coordinator) Leader(partition int) (*lead.Leader, error) {
 func (c *Coordinator) Describe(context.Context) (*fanfarev1.Cluster, error) {
 	described := c.view.describe(c.config.Partitions, c.config.Slots)
 	described.Engines = c.config.Engines
+	if err := c.config.Disk.Full(); err != nil {
+		described.Problems = append(described.Problems, err.Error())
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for partition := range c.config.Partitions {

@@ -19,7 +19,7 @@ const (
 )
 
 // hold campaigns for a partition and leads it, again and again, until ctx
-// ends or the member's lease is gone.
+// ends, the member's lease is gone, or the log is silent: lead.ErrSilent.
 func (c *Coordinator) hold(ctx context.Context, member *cluster.Member, partition int) error {
 	value, err := cluster.EncodeValue(member.ID())
 	if err != nil {
@@ -34,6 +34,9 @@ func (c *Coordinator) hold(ctx context.Context, member *cluster.Member, partitio
 		c.resign(ctx, claim)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, lead.ErrSilent) {
+			return err
 		}
 		select {
 		case <-time.After(c.ended(partition, err)):
@@ -69,6 +72,9 @@ func (c *Coordinator) lead(ctx context.Context, member *cluster.Member, partitio
 		Meter:       c.config.Meter,
 		Slots:       c.config.Slots,
 		Limits:      c.config.Limits,
+		MaxLogBytes: c.config.MaxLogBytes,
+		Disk:        c.config.Disk,
+		Silence:     c.config.Silence,
 	})
 	if err != nil {
 		return err
@@ -77,15 +83,27 @@ func (c *Coordinator) lead(ctx context.Context, member *cluster.Member, partitio
 	go func() { ended <- leader.Run(ctx) }()
 	select {
 	case err := <-ended:
-		return err
+		return c.orAbort(partition, err)
 	case <-leader.Ready():
 	}
 	c.setLeader(partition, leader)
 	announced := c.announce(ctx, member, partition, leader)
-	err = <-ended
+	err = c.orAbort(partition, <-ended)
 	c.setLeader(partition, nil)
 	if announced {
 		c.withdraw(ctx, partition, member)
+	}
+	return err
+}
+
+// orAbort returns what ended a leadership, unless that is to end the process.
+func (c *Coordinator) orAbort(partition int, err error) error {
+	if !errors.Is(err, lead.ErrSilent) {
+		return err
+	}
+	err = fmt.Errorf("leading partition %d: %w", partition, err)
+	if c.config.Abort != nil {
+		c.config.Abort(err)
 	}
 	return err
 }

@@ -35,6 +35,13 @@ func TestScripts(t *testing.T) {
 			"looking":  awaitLook,
 
 			"exit-code": checkExitCode,
+
+			"await":      awaitText,
+			"capture":    captureText,
+			"eventually": eventuallyPrints,
+			"webhook":    sendWebhook,
+			"get":        getURL,
+			"secret":     newSecret,
 		},
 	})
 }

@@ -42,6 +42,9 @@ type demoReceiver struct {
 	id     string // of the subscription
 }
 
+// demoWatch is what happens, as it happens.
+type demoWatch = grpc.ServerStreamingClient[fanfarev1.WatchDeliveriesResponse]
+
 // demoRun is one run of the demo.
 type demoRun struct {
 	out       io.Writer
@@ -53,7 +56,7 @@ type demoRun struct {
 	seen      demoCounts
 }
 
-// demoCounts is what the watch has shown.
+// demoCounts is what the watch has shown of the demo's own deliveries.
 type demoCounts struct {
 	owed, delivered, retried, recovered, dead int
 }
@@ -88,8 +91,7 @@ func (d *demoRun) play(ctx context.Context, group *errgroup.Group) error {
 			return err
 		}
 	}
-	watch, err := fanfarev1.NewDeliveryServiceClient(d.conn).
-		WatchDeliveries(ctx, &fanfarev1.WatchDeliveriesRequest{Parent: demoTenant})
+	watch, err := d.watch(ctx)
 	if err != nil {
 		return err
 	}
@@ -104,16 +106,40 @@ func (d *demoRun) play(ctx context.Context, group *errgroup.Group) error {
 	changes := make(chan *fanfarev1.WatchDeliveriesResponse)
 	group.Go(func() error {
 		defer close(changes)
-		for {
-			change, err := watch.Recv()
-			if err != nil {
-				return err
-			}
-			changes <- change
-		}
+		return d.follow(ctx, watch, changes)
 	})
 	d.show(changes, published)
 	return nil
+}
+
+func (d *demoRun) watch(ctx context.Context) (demoWatch, error) {
+	return fanfarev1.NewDeliveryServiceClient(d.conn).
+		WatchDeliveries(ctx, &fanfarev1.WatchDeliveriesRequest{Parent: demoTenant})
+}
+
+// follow hands on what a watch brings until ctx ends. A watch that is cut,
+// because the terminal was too slow for it or the machine slept, is opened
+// again.
+func (d *demoRun) follow(ctx context.Context, watch demoWatch, changes chan<- *fanfarev1.WatchDeliveriesResponse) error {
+	var waits retryWaits
+	for {
+		change, err := watch.Recv()
+		if err == nil {
+			waits = retryWaits{}
+			changes <- change
+			continue
+		}
+		if !errors.Is(err, io.EOF) && !passes(err) {
+			return err
+		}
+		d.logger.Warn("watching again; what happened meanwhile is not shown", "error", err)
+		if !pause(ctx, waits.next()) {
+			return ctx.Err()
+		}
+		if watch, err = d.watch(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 // clear removes what an earlier demo left behind.
@@ -151,14 +177,11 @@ func (d *demoRun) subscribe(ctx context.Context, group *errgroup.Group, r *demoR
 	created, err := fanfarev1.NewSubscriptionServiceClient(d.conn).CreateSubscription(ctx, &fanfarev1.CreateSubscriptionRequest{
 		Parent: demoTenant,
 		Subscription: &fanfarev1.Subscription{
-			Url:         r.url,
-			EventTypes:  r.events,
-			Description: demoMark + r.name,
-			Secret:      new(secret.Reveal()),
-			RetrySchedule: []*durationpb.Duration{
-				durationpb.New(time.Second), durationpb.New(2 * time.Second), durationpb.New(4 * time.Second),
-				durationpb.New(8 * time.Second), durationpb.New(8 * time.Second), durationpb.New(8 * time.Second),
-			},
+			Url:           r.url,
+			EventTypes:    r.events,
+			Description:   demoMark + r.name,
+			Secret:        new(secret.Reveal()),
+			RetrySchedule: demoSchedule(),
 		},
 	})
 	if err != nil {
@@ -171,6 +194,16 @@ func (d *demoRun) subscribe(ctx context.Context, group *errgroup.Group, r *demoR
 	}
 	d.say("%-7s %s  wants %s%s\n", r.name, r.url, strings.Join(r.events, ", "), fails)
 	return nil
+}
+
+// demoSchedule goes on in short steps, and long enough that no delivery dies.
+func demoSchedule() []*durationpb.Duration {
+	const waits, longest = 16, 2 * time.Second
+	schedule := make([]*durationpb.Duration, waits)
+	for i := range schedule {
+		schedule[i] = durationpb.New(min(time.Second<<i, longest))
+	}
+	return schedule
 }
 
 // publish sends real webhook payloads, one event after the other.
@@ -209,7 +242,9 @@ func (d *demoRun) show(changes <-chan *fanfarev1.WatchDeliveriesResponse, publis
 			if !open {
 				return
 			}
-			d.seen.count(change)
+			if d.receiver(change) != nil {
+				d.seen.count(change)
+			}
 			if change.GetAttempt() != nil {
 				d.say("%s", d.line(change))
 			}
@@ -242,20 +277,30 @@ func (c *demoCounts) count(change *fanfarev1.WatchDeliveriesResponse) {
 	}
 }
 
+// receiver returns the demo's receiver that a change is about, or nil: the
+// tenant may have other subscriptions.
+func (d *demoRun) receiver(change *fanfarev1.WatchDeliveriesResponse) *demoReceiver {
+	id := lastPart(change.GetDelivery().GetSubscription())
+	for _, r := range d.receivers {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
 // line is one attempt in one line.
 func (d *demoRun) line(change *fanfarev1.WatchDeliveriesResponse) string {
 	delivery, attempt := change.GetDelivery(), change.GetAttempt()
 	receiver := lastPart(delivery.GetSubscription())
-	for _, r := range d.receivers {
-		if r.id == receiver {
-			receiver = r.name
-		}
+	if r := d.receiver(change); r != nil {
+		receiver = r.name
 	}
 	mark, note := "✓", "delivered"
 	switch {
 	case delivery.GetState() == fanfarev1.Delivery_PENDING:
 		wait := attempt.GetNextAttemptTime().AsTime().Sub(attempt.GetStartTime().AsTime())
-		mark, note = "✗", fmt.Sprintf("answered %d, again in %.1f s", attempt.GetStatusCode(), wait.Seconds())
+		mark, note = "✗", fmt.Sprintf("%s, again in %.1f s", answered(attempt), wait.Seconds())
 	case delivery.GetState() == fanfarev1.Delivery_DEAD:
 		mark, note = "☠", fmt.Sprintf("given up after %d attempts", attempt.GetNumber())
 	case attempt.GetNumber() > 1:
@@ -263,6 +308,14 @@ func (d *demoRun) line(change *fanfarev1.WatchDeliveriesResponse) string {
 	}
 	return fmt.Sprintf("%s %s %-7s %-44s %-9s %6.1f ms  %s\n", attempt.GetStartTime().AsTime().Local().Format("15:04:05.000"),
 		mark, receiver, delivery.GetEventType(), attempt.GetWorker(), float64(attempt.GetLatency().AsDuration().Microseconds())/1000, note)
+}
+
+// answered says how an attempt failed.
+func answered(attempt *fanfarev1.Attempt) string {
+	if status := attempt.GetStatusCode(); status != 0 {
+		return fmt.Sprintf("answered %d", status)
+	}
+	return "no answer (" + attempt.GetErrorClass() + ")"
 }
 
 func (d *demoRun) summarize() {

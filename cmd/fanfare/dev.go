@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/grpclog"
 
 	"github.com/fanfare-dev/fanfare/coordinator"
+	"github.com/fanfare-dev/fanfare/coordinator/lead"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
 	embeddedetcd "github.com/fanfare-dev/fanfare/internal/cluster/embedded"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
@@ -67,6 +69,8 @@ type devConfig struct {
 	logFormat   string
 	logLevel    slog.Level
 	demo        bool
+	minFree     bytesFlag // of the disk that dataDir is on; 0: the default
+	maxLog      bytesFlag // of each partition's log; 0: no limit
 }
 
 func devCommand() *cobra.Command {
@@ -90,6 +94,9 @@ func devCommand() *cobra.Command {
 	flags.StringVar(&config.httpAddress, "http-address", "127.0.0.1:7480", "where to serve REST, CloudEvents, health and metrics")
 	flags.IntVar(&config.workers, "workers", 2, "how many workers to run, 1 to 64")
 	flags.IntVar(&config.partitions, "partitions", 4, "how many logs to spread tenants over, 1 to 64; fixed once there is data")
+	flags.Var(&config.minFree, "min-free-space",
+		"refuse events while less of the data folder's disk is free (default 2 % of it, 256 MiB to 1 GiB)")
+	flags.Var(&config.maxLog, "max-log-bytes", "refuse events of a partition while its log is larger (default no limit)")
 	flags.StringVar(&config.logFormat, "log-format", "text", "text or json")
 	flags.TextVar(&config.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	flags.BoolVar(&config.demo, "demo", false, "subscribe two receivers, publish real events, and show what happens")
@@ -114,6 +121,10 @@ func (c devConfig) validate() error {
 	switch {
 	case c.dataDir == "":
 		return usagef("--data-dir is empty")
+	case !validAddress(c.grpcAddress):
+		return usagef("--grpc-address is %q; want host:port, as in 127.0.0.1:7400", c.grpcAddress)
+	case !validAddress(c.httpAddress):
+		return usagef("--http-address is %q; want host:port, as in 127.0.0.1:7480", c.httpAddress)
 	case c.workers < 1 || c.workers > most:
 		return usagef("--workers is %d; 1 to %d are allowed", c.workers, most)
 	case c.partitions < 1 || c.partitions > most:
@@ -122,6 +133,13 @@ func (c devConfig) validate() error {
 		return usagef("--log-format is %q; text and json are allowed", c.logFormat)
 	}
 	return nil
+}
+
+// validAddress wants a port to be named: an empty address would mean any port
+// of every interface.
+func validAddress(address string) bool {
+	_, port, err := net.SplitHostPort(address)
+	return err == nil && port != ""
 }
 
 func (c devConfig) logger() *slog.Logger {
@@ -142,6 +160,7 @@ func (c devConfig) logger() *slog.Logger {
 //
 // It stops from right to left, so that nothing is cut off from what it still
 // has to report to: first the workers, then the coordinator, then the engines.
+// Being told to stop is success, also while it is still starting.
 func runDev(cmd *cobra.Command, config devConfig) (err error) {
 	ctx, logger := cmd.Context(), config.logger()
 	quietGRPC(logger)
@@ -151,6 +170,9 @@ func runDev(cmd *cobra.Command, config devConfig) (err error) {
 	}
 	defer func() { err = errors.Join(err, release()) }()
 	engines, err := startEngines(ctx, config, logger)
+	if ended(ctx) && errors.Is(err, context.Canceled) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -159,7 +181,8 @@ func runDev(cmd *cobra.Command, config devConfig) (err error) {
 	if err != nil {
 		return err
 	}
-	return parts.run(ctx, func(ctx context.Context) error {
+	err = parts.run(ctx, func(ctx context.Context) error {
+		parts.warnIfOpen()
 		logger.Info("ready", "grpc", parts.grpcAddress, "http", "http://"+parts.httpAddress,
 			"data_dir", config.dataDir, "workers", config.workers)
 		if halted := parts.coordinator.HaltedPartitions(); len(halted) > 0 {
@@ -170,6 +193,11 @@ func runDev(cmd *cobra.Command, config devConfig) (err error) {
 		}
 		return nil
 	})
+	if shape, ok := errors.AsType[*cluster.ShapeError](err); ok {
+		return fmt.Errorf("--partitions is %d, but %s was made with %d, which cannot change; leave it at that, or use another --data-dir",
+			shape.Want.Partitions, config.dataDir, shape.Have.Partitions)
+	}
+	return err
 }
 
 // quietGRPC sends what gRPC itself has to say to the logger: errors only, since
@@ -213,7 +241,7 @@ func startEngines(ctx context.Context, config devConfig, logger *slog.Logger) (_
 		}
 	}()
 	in := func(name string) string { return filepath.Join(config.dataDir, name) }
-	if e.secrets, err = sealed.Load(in("secrets.key")); err != nil {
+	if e.secrets, err = loadSecrets(in("secrets.key"), in("nats")); err != nil {
 		return nil, err
 	}
 	sqlite, err := history.OpenSQLite(ctx, in("history.db"))
@@ -236,6 +264,17 @@ func startEngines(ctx context.Context, config devConfig, logger *slog.Logger) (_
 	e.closers = append(e.closers, func() error { conn.Close(); return nil })
 	e.logs, err = eventlog.NewJetStream(conn, eventlog.JetStreamConfig{Logger: logger})
 	return e, err
+}
+
+// loadSecrets returns the box that the signing secrets in the logs are sealed
+// in. A new key is made for new logs only: it would open none of the old ones'.
+func loadSecrets(key, logs string) (*sealed.Box, error) {
+	_, noKey := os.Stat(key)
+	_, noLogs := os.Stat(logs)
+	if errors.Is(noKey, os.ErrNotExist) && noLogs == nil {
+		return nil, fmt.Errorf("%s is gone, and without it the signing secrets in --data-dir cannot be read; put it back, or use another --data-dir", key)
+	}
+	return sealed.Load(key)
 }
 
 // close ends the engines, the last opened first.
@@ -313,7 +352,17 @@ func (p *devParts) addCoordinator(e *engines, store cluster.Store, policy egress
 		Partitions:  p.config.partitions,
 		Slots:       devSlots,
 		StopTimeout: devStopTimeout,
-		Engines:     e.describe(),
+		MaxLogBytes: p.config.maxLog.value,
+		Disk: lead.NewDisk(lead.DiskConfig{
+			Free:    func() (free, total uint64, err error) { return embeddednats.Free(p.config.dataDir) },
+			Reserve: p.config.minFree.value,
+			Logger:  p.logger,
+		}),
+		Silence: lead.DefaultSilence,
+		Abort: func(err error) {
+			os.Exit(report(os.Stderr, "fanfare dev", fmt.Errorf("%w; start it again when there is space", err)))
+		},
+		Engines: e.describe(),
 	})
 	return nil
 }
@@ -350,6 +399,15 @@ func (p *devParts) addWorker(number int, store cluster.Store, policy egress.Poli
 	return nil
 }
 
+// warnIfOpen says so if others than this machine can reach what it serves.
+func (p *devParts) warnIfOpen() {
+	for flag, address := range map[string]string{"--grpc-address": p.grpcAddress, "--http-address": p.httpAddress} {
+		if bound, err := netip.ParseAddrPort(address); err == nil && !bound.Addr().IsLoopback() {
+			p.logger.Warn("open to all who can reach it: dev asks nobody for a password", "flag", flag, "address", address)
+		}
+	}
+}
+
 // run runs all parts until ctx ends or one of them fails. atReady is called
 // once everything serves; when it fails, everything ends.
 func (p *devParts) run(ctx context.Context, atReady func(context.Context) error) error {
@@ -363,9 +421,20 @@ func (p *devParts) run(ctx context.Context, atReady func(context.Context) error)
 		workers.Go(func() error { return w.Run(working) })
 	}
 	workers.Go(func() error {
+		<-working.Done()
+		p.logger.Info("stopping")
+		return nil
+	})
+	workers.Go(func() error {
 		select {
 		case <-p.coordinator.Ready():
 			return atReady(working)
+		case <-working.Done():
+			return nil
+		}
+	})
+	workers.Go(func() error {
+		select {
 		case err := <-ended:
 			ended <- nil // for who waits below
 			return cmp.Or(err, errors.New("the coordinator ended"))
@@ -375,7 +444,6 @@ func (p *devParts) run(ctx context.Context, atReady func(context.Context) error)
 	})
 	err := workers.Wait()
 	stopServing()
-	p.logger.Info("stopping")
 	err = errors.Join(err, <-ended)
 	return errors.Join(err, p.telemetry.Shutdown(context.WithoutCancel(ctx)))
 }

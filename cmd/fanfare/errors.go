@@ -105,6 +105,9 @@ func dialFailure(st *status.Status) (string, bool) {
 	if st.Code() != codes.Unavailable {
 		return "", false
 	}
+	if strings.Contains(st.Message(), "error reading server preface") {
+		return "what answers there does not speak gRPC", true
+	}
 	_, reason, ok := strings.Cut(st.Message(), "transport: Error while dialing: ")
 	return strings.TrimSuffix(reason, `"`), ok
 }

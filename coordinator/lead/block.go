@@ -37,6 +37,8 @@ type pending struct {
 	full bool
 	// stalled is set while it refuses even that: until then nothing is.
 	stalled bool
+	// blank asks for a record although there is nothing to say: see wantsBlank.
+	blank bool
 }
 
 // tenantTarget is the target of every change of tenants.
@@ -63,6 +65,7 @@ type published struct {
 // publishCall is one call of Publish. Owned by the loop once handed over.
 type publishCall struct {
 	duplicates []bool
+	begun      bool       // some events are on their way, or stored
 	left       int        // events without an answer
 	done       chan error // capacity 1: the first error, or nil at the end
 }
@@ -95,6 +98,8 @@ type reported struct {
 type block struct {
 	committed committed
 	data      []byte // nil: nothing needs to be written
+	blank     bool   // it says nothing
+	began     time.Time
 	changes   []*change
 	outcomes  []reported
 	events    []published
@@ -103,7 +108,7 @@ type block struct {
 }
 
 func (p *pending) empty() bool {
-	return p.stalled || len(p.outcomes) == 0 && len(p.admits) == 0 && (p.full || len(p.changes) == 0 && len(p.events) == 0)
+	return p.stalled || !p.blank && len(p.outcomes) == 0 && len(p.admits) == 0 && (p.full || len(p.changes) == 0 && len(p.events) == 0)
 }
 
 // seal makes the next block of what is pending.
@@ -123,9 +128,10 @@ func (p *pending) seal(l *ledger.Ledger) (*block, error) {
 	if !p.full {
 		p.sealEvents(b, record, l, size)
 	}
-	if b.idle(record) {
+	if b.blank = b.idle(record); b.blank && !p.blank {
 		return b, nil
 	}
+	p.blank = false
 	data, err := proto.Marshal(record)
 	if err != nil {
 		return nil, fmt.Errorf("encoding block: %w", err)
@@ -207,12 +213,13 @@ func (p *pending) sealEvents(b *block, record *linkv1.Record, l *ledger.Ledger, 
 		n++
 		id := e.event.GetTenant() + "\x00" + e.event.GetId()
 		switch {
+		case e.call.left == 0: // it was refused
 		case ids[id]:
 			b.repeats = append(b.repeats, e)
 		case !e.event.GetIdGenerated() && l.Seen(ledger.TenantID(e.event.GetTenant()), e.event.GetId()):
 			e.call.answer(e.index, true)
 		default:
-			ids[id] = true
+			ids[id], e.call.begun = true, true
 			size += eventOverhead + len(e.event.GetEvent()) + len(e.event.GetId()) + len(e.event.GetType())
 			b.events = append(b.events, e)
 			record.Events = append(record.Events, e.event)
@@ -236,7 +243,7 @@ func (p *pending) refuse(b *block) {
 		c.done <- eventlog.ErrNoSpace
 	}
 	for _, e := range append(b.events, b.repeats...) {
-		e.call.fail(eventlog.ErrNoSpace)
+		e.call.refused(eventlog.ErrNoSpace)
 	}
 	p.outcomes = append(b.outcomes, p.outcomes...)
 }

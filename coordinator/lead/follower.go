@@ -37,9 +37,12 @@ type follower struct {
 	snapshots []uint64 // sequences of the newest ones, oldest first
 	unsaved   int      // bytes of log since the newest snapshot
 	savedAt   time.Time
+	silence   silence // of the snapshots' store
 }
 
-func newFollower(l *Leader) *follower { return &follower{leader: l} }
+func newFollower(l *Leader) *follower {
+	return &follower{leader: l, silence: silence{limit: l.config.Silence}}
+}
 
 // run follows until ctx ends. Another leader's follower, one that does not know
 // yet that it was fenced, may have written the same records: then it begins
@@ -68,16 +71,26 @@ func (f *follower) follow(ctx context.Context) error {
 			return err
 		}
 		if batch.Sequence > f.position {
-			write := func(ctx context.Context) error { return f.leader.config.History.Write(ctx, batch) }
-			if err := f.retry(ctx, "writing the history", write); err != nil {
+			if err := f.retry(ctx, "writing the history", func(ctx context.Context) error { return f.write(ctx, batch) }); err != nil {
 				return err
 			}
 			f.position = batch.Sequence
 			f.leader.followed.set(f.position)
 			f.leader.watch.publish(ctx, f.leader, changes)
 		}
-		f.snapshot(ctx)
+		if err := f.snapshot(ctx); err != nil {
+			return err
+		}
 	}
+}
+
+// write writes the history, unless the disk that both are on is needed for
+// the log.
+func (f *follower) write(ctx context.Context, batch history.Batch) error {
+	if err := f.leader.config.Disk.exhaustion(); err != nil {
+		return err
+	}
+	return f.leader.config.History.Write(ctx, batch)
 }
 
 // retry calls what needs the history or the log until it succeeds: that one of
@@ -272,20 +285,20 @@ func attemptOf(change ledger.DeliveryChange) *fanfarev1.Attempt {
 }
 
 // snapshot saves the state if it is time to, and purges what neither the
-// ledger nor a snapshot needs any more. It may fail: the next one will do.
-func (f *follower) snapshot(ctx context.Context) {
-	config := f.leader.config
-	if f.unsaved < config.SnapshotBytes && (f.unsaved == 0 || time.Since(f.savedAt) < config.SnapshotInterval) {
-		return
+// ledger nor a snapshot needs any more. It may fail: the next one will do. It
+// returns ErrSilent, or nil.
+func (f *follower) snapshot(ctx context.Context) error {
+	if f.unsaved < f.leader.config.SnapshotBytes && (f.unsaved == 0 || time.Since(f.savedAt) < f.leader.snapshotInterval()) {
+		return nil
 	}
 	f.savedAt = time.Now()
-	data, err := f.state.Snapshot()
-	if err == nil {
-		err = config.Log.SaveSnapshot(ctx, f.state.Sequence(), data)
+	err := f.save(ctx)
+	if silent := f.silence.heard(f.savedAt, err); silent != nil {
+		return silent
 	}
 	if err != nil {
 		f.leader.logger.Error("saving a snapshot", "error", err)
-		return
+		return nil
 	}
 	f.unsaved = 0
 	f.leader.remember(ctx, markOf(f.state))
@@ -294,6 +307,20 @@ func (f *follower) snapshot(ctx context.Context) {
 	if err := f.purge(ctx); err != nil && ctx.Err() == nil {
 		f.leader.logger.Error("purging the log", "error", err)
 	}
+	return nil
+}
+
+// save saves the state, if the disk has room for it.
+func (f *follower) save(ctx context.Context) error {
+	data, err := f.state.Snapshot()
+	if err != nil {
+		return err
+	}
+	if err := f.leader.config.Disk.fits(len(data)); err != nil {
+		return err
+	}
+	f.leader.config.Disk.charge(len(data))
+	return f.leader.config.Log.SaveSnapshot(ctx, f.state.Sequence(), data)
 }
 
 // purge drops what is needed no more. What has ended is kept for a while, to
@@ -306,7 +333,7 @@ func (f *follower) purge(ctx context.Context) error {
 	}
 	err = f.leader.call(ctx, func(l *loop) {
 		floor = min(floor, l.needed())
-		if bounds.Bytes <= config.ReplayBytes && !l.pending.full {
+		if bounds.Bytes <= config.ReplayBytes && !l.short() {
 			floor = min(floor, l.ledger.SequenceAt(time.Now().Add(-config.ReplayWindow)))
 		}
 		l.leader.kept = max(l.leader.kept, floor)
@@ -325,5 +352,8 @@ func (f *follower) purge(ctx context.Context) error {
 	if err := f.leader.config.History.Sync(ctx); err != nil {
 		return err
 	}
-	return f.leader.config.Log.Purge(ctx, floor-1)
+	if err := config.Log.Purge(ctx, floor-1); err != nil {
+		return err
+	}
+	return f.leader.measure(ctx)
 }

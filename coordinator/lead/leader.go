@@ -65,7 +65,10 @@ type Config struct {
 	OutcomeBatch     int            // of a worker's reports
 	Retention        time.Duration  // what is owed for longer expires
 	ReplayWindow     time.Duration  // what has ended can be replayed for so long,
-	ReplayBytes      uint64         // unless the log is longer than this
+	ReplayBytes      uint64         // unless the log is longer than this, or space is short
+	MaxLogBytes      uint64         // of the log, from where on events are refused; 0: only the store limits it
+	Disk             *Disk          // that the store is on, if it is in this process; nil: it is elsewhere
+	Silence          time.Duration  // of the log, after which Run fails with ErrSilent; 0: it is waited for
 }
 
 // Opener decrypts what a subscription's secrets were sealed to.
@@ -87,6 +90,12 @@ func (c Config) resolved() Config {
 	c.Retention = cmp.Or(c.Retention, DefaultRetention)
 	c.ReplayWindow = cmp.Or(c.ReplayWindow, DefaultReplayWindow)
 	c.ReplayBytes = cmp.Or(c.ReplayBytes, DefaultReplayBytes)
+	if c.MaxLogBytes > 0 {
+		// What can be purged is, long before events are refused: of what has
+		// ended half is kept, and two snapshots reach back half as far.
+		c.ReplayBytes = min(c.ReplayBytes, c.MaxLogBytes/2)
+		c.SnapshotBytes = int(min(uint64(c.SnapshotBytes), c.MaxLogBytes/4)) //nolint:gosec // not negative
+	}
 	return c
 }
 
@@ -104,6 +113,7 @@ type Leader struct {
 	stopped chan struct{}       // closed by Run when the loop takes no more inputs
 	ended   chan struct{}       // closed by Run when it no longer leads
 	replays chan struct{}       // capacity 1: a replay has changed
+	spaceFlags
 
 	kept     uint64   // records before it may be gone; owned by the loop
 	epoch    uint64   // set before ready is closed
@@ -134,8 +144,8 @@ func New(config Config) (*Leader, error) {
 }
 
 // Run takes the partition over and leads it until ctx ends, which is no error,
-// or until it cannot: ErrFenced, what broke, or, if Halts says so, what is
-// wrong with the log. It may be called once.
+// or until it cannot: ErrFenced, ErrSilent, what broke, or, if Halts says so,
+// what is wrong with the log. It may be called once.
 func (l *Leader) Run(ctx context.Context) error {
 	state, err := l.takeOver(ctx)
 	if err != nil {
@@ -156,13 +166,14 @@ func (l *Leader) Run(ctx context.Context) error {
 		return newFollower(l).run(leading)
 	})
 	group.Go(func() error { return (&replayer{l}).run(leading) })
+	group.Go(func() error { return l.watchSpace(leading) })
 	close(l.ready)
 	err = group.Wait()
 	if Halts(err) && l.overtaken(ctx) {
 		err = fmt.Errorf("%w: %w", ErrFenced, err)
 	}
 	l.end(err)
-	if !errors.Is(err, ErrFenced) { // else the new leader remembers more
+	if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrSilent) { // a new leader remembers more; a full disk takes nothing
 		l.remember(context.WithoutCancel(ctx), l.recent.mark())
 	}
 	if errors.Is(err, context.Canceled) {

@@ -44,6 +44,7 @@ type loop struct {
 	space    *time.Timer     // until events are tried again
 	looking  bool            // somebody is behind: the ticker of catching up runs
 	broken   error           // what is wrong with the log, once a read has shown it
+	room     room
 }
 
 // resolution is what became of the block in flight.
@@ -59,6 +60,7 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 		fetcher:  newFetcher(l),
 		catchUp:  newCatchUp(l),
 		resolved: make(chan resolution, 1),
+		room:     room{written: state.Sequence()},
 	}
 	for _, s := range state.Subscriptions() {
 		loop.dispatch.Put(s.Number)
@@ -135,7 +137,11 @@ func (l *loop) step(ctx context.Context, wake *time.Timer, behind, retain *time.
 
 // advance appends the next block if none is in flight and there is one.
 func (l *loop) advance() error {
-	for l.flight == nil && !l.pending.empty() {
+	for l.flight == nil {
+		l.heedSpace()
+		if l.pending.empty() {
+			return nil
+		}
 		l.finishCatchUp()
 		b, err := l.pending.seal(l.ledger)
 		if err != nil {
@@ -148,6 +154,7 @@ func (l *loop) advance() error {
 		if canary.On(canary.AckBeforeCommit) {
 			b.acknowledge()
 		}
+		l.charge(b)
 		b.appended = l.leader.config.Log.Append(l.ledger.Sequence(), b.data)
 		l.flight = b
 	}
@@ -177,7 +184,11 @@ func (l *loop) answered(ctx context.Context, err error) error {
 	case errors.Is(err, eventlog.ErrUnknown):
 		l.leader.logger.Warn("an append was not answered: reading it back", "sequence", b.committed.sequence)
 		b.appended = nil
-		go func() { l.resolved <- resolution{l.leader.resolve(ctx, b.committed.sequence, b.data)} }()
+		go func() {
+			ctx, cancel := l.leader.untilSilent(ctx, b.began)
+			defer cancel()
+			l.resolved <- resolution{l.leader.resolve(ctx, b.committed.sequence, b.data)}
+		}()
 		return nil
 	default:
 		return fmt.Errorf("appending to the log: %w", err)
@@ -186,8 +197,8 @@ func (l *loop) answered(ctx context.Context, err error) error {
 
 // resolve finds out whether a record is in the log, and appends it again, the
 // same bytes at the same place, until that is known. It returns nil once it is
-// there, or ErrConflict, ErrNoSpace, ErrDamaged, or ErrRegressed if the log has
-// become too short for it.
+// there, or ErrConflict, ErrNoSpace, ErrDamaged, ErrRegressed if the log has
+// become too short for it, or why ctx has ended: see untilSilent.
 func (l *Leader) resolve(ctx context.Context, sequence uint64, data []byte) error {
 	refused := false // the last append, as if another record were there
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, unknownRetry) {
@@ -214,7 +225,7 @@ func (l *Leader) resolve(ctx context.Context, sequence uint64, data []byte) erro
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
 }
@@ -225,7 +236,7 @@ func (l *Leader) append(ctx context.Context, prev uint64, data []byte) error {
 	case err := <-l.config.Log.Append(prev, data):
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 }
 

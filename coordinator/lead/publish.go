@@ -10,7 +10,8 @@ import (
 
 // Publish hands events over to be made durable, in the order of the calls, and
 // returns what to wait on. It waits itself while too much is handed over and
-// not written.
+// not written. Without space for them they are refused, with ErrFull or
+// eventlog.ErrNoSpace: none of them was stored, nor will be.
 func (l *Leader) Publish(ctx context.Context, events []*linkv1.LoggedEvent) (*Publishing, error) {
 	size := int64(0)
 	for _, e := range events {
@@ -22,8 +23,8 @@ func (l *Leader) Publish(ctx context.Context, events []*linkv1.LoggedEvent) (*Pu
 	}
 	call := &publishCall{duplicates: make([]bool, len(events)), left: len(events), done: make(chan error, 1)}
 	err := l.do(ctx, func(loop *loop) {
-		if loop.pending.full {
-			call.fail(eventlog.ErrNoSpace)
+		if err := loop.refusal(); err != nil {
+			call.fail(err)
 			return
 		}
 		for i, e := range events {

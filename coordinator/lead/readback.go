@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 )
@@ -45,7 +46,7 @@ func (r *recent) check(run []committed) error {
 		run = append([]committed{before}, run...)
 	}
 	if after, ok := r.get(run[len(run)-1].sequence + 1); ok {
-		run = append(run[:len(run):len(run)], after)
+		run = append(slices.Clip(run), after)
 	}
 	for i := range len(run) - 1 {
 		if !bytes.Equal(run[i+1].record.GetPreviousHash(), run[i].hash) {

@@ -89,7 +89,7 @@ func TestReadBack(t *testing.T) {
 				if !errors.Is(err, test.want) || Halts(err) != (test.want != nil) {
 					t.Fatalf("reading back: %v, want %v", err, test.want)
 				}
-				if err == nil && (len(run) != min(test.most, 6-int(test.from)) || run[0].sequence != test.from) { //nolint:gosec // few
+				if err == nil && (len(run) != min(test.most, 6-int(test.from)) || run[0].sequence != test.from) {
 					t.Errorf("it gives %d records from %d on", len(run), run[0].sequence)
 				}
 			})

@@ -89,6 +89,8 @@ func (l *Leader) fence(state *ledger.Ledger) ([]byte, error) {
 
 // appendFence appends, and finds out what became of it if that is not said.
 func (l *Leader) appendFence(ctx context.Context, prev uint64, fence []byte) error {
+	ctx, cancel := l.untilSilent(ctx, time.Now())
+	defer cancel()
 	err := l.append(ctx, prev, fence)
 	if errors.Is(err, eventlog.ErrUnknown) {
 		return l.resolve(ctx, prev+1, fence)

@@ -163,7 +163,7 @@ func (s *site) checkFences(epochs int) {
 			s.Errorf("record %d is of epoch %d, behind the fence of %d", c.sequence, c.record.GetEpoch(), epoch)
 		}
 	}
-	if int(epoch) != epochs || int(fences) != epochs { //nolint:gosec // few
+	if int(epoch) != epochs || int(fences) != epochs {
 		s.Errorf("the log has %d fences up to epoch %d, want %d", fences, epoch, epochs)
 	}
 }

@@ -430,7 +430,7 @@ func (l *Ledger) foldAttempt(s *Subscription, o owed, reported Reported, result 
 		gone := outcome.GetStatusCode() == http.StatusGone
 		if l.failed(s, o.position, outcome, result) {
 			o.charged++
-		} else if outcome.GetKind() == linkv1.Outcome_DEAD && !gone {
+		} else if outcome.GetKind() == linkv1.Outcome_DEAD {
 			outcome.NextTimeUnixMs = l.time // the schedule was not used up: the endpoint failed, not the event
 			outcome.Kind = linkv1.Outcome_RETRY
 		}

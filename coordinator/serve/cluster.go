@@ -37,6 +37,9 @@ func (s *Server) DescribeCluster(ctx context.Context, _ *fanfarev1.DescribeClust
 		if PartitionOf(DefaultTenant, s.Directory.Partitions()) == int(partition.GetId()) {
 			described.Tenants++ // it is there without having been put
 		}
+		if problem, err := leader.Problem(ctx); err == nil && problem != "" {
+			cluster.Problems = append(cluster.Problems, problem)
+		}
 		cluster.Partitions[i] = described
 		for _, shard := range shards {
 			// What the cluster says of owners is what counts: the leader

@@ -82,6 +82,10 @@ func statusOf(err error) error {
 		return withRetry(codes.Unavailable, "the partition has no leader here just now; try again", retryUnavailable)
 	case errors.Is(err, errBehind):
 		return withRetry(codes.Unavailable, "the history has not caught up with what was published; try again", retryUnavailable)
+	case errors.Is(err, lead.ErrFull):
+		return withRetry(codes.ResourceExhausted, err.Error()+"; nothing was stored", retryNoSpace)
+	case errors.Is(err, lead.ErrPartly):
+		return withRetry(codes.Unavailable, err.Error()+"; publish them again with the same ids", retryNoSpace)
 	case errors.Is(err, eventlog.ErrNoSpace):
 		return withRetry(codes.ResourceExhausted, "the log has no space left: nothing was stored", retryNoSpace)
 	case errors.Is(err, lead.ErrSlowWatcher):

@@ -57,7 +57,7 @@ func TestCloudEventsOverHTTP(t *testing.T) {
 				w.Errorf("%s (-want +got):\n%s", tt.name, diff)
 			}
 		}
-		made := w.do(http.MethodPost, base+"/events", "", "ce-type", "a").object(w)["results"].([]any)[0].(map[string]any)
+		made := w.do(http.MethodPost, base+"/events", "", "ce-type", "a").list(w, "results")[0]
 		if id, _ := made["id"].(string); !strings.HasPrefix(id, "evt_") || made["duplicate"] != false {
 			w.Errorf("the result of an event without an id is %v", made)
 		}
@@ -108,7 +108,7 @@ func TestCloudEventsOverHTTPErrors(t *testing.T) {
 		} {
 			w.refusedHTTP(tt.name, w.do(http.MethodPost, tt.path+"/events", tt.body, tt.headers...), tt.code, tt.field)
 		}
-		if listed := w.do(http.MethodGet, base+"/events", "").object(w); len(listed["events"].([]any)) > 0 {
+		if listed := w.do(http.MethodGet, base+"/events", "").list(w, "events"); len(listed) > 0 {
 			w.Errorf("stored all the same: %v", listed)
 		}
 		w.logs.RefuseForSpace(true)
@@ -280,7 +280,7 @@ func TestRESTEvents(t *testing.T) {
 		if diff := cmp.Diff(map[string]any{"events": []any{want}, "nextPageToken": ""}, listed); diff != "" {
 			w.Errorf("list (-want +got):\n%s", diff)
 		}
-		if none := w.do(http.MethodGet, base+"/events?type=other", "").object(w); len(none["events"].([]any)) > 0 {
+		if none := w.do(http.MethodGet, base+"/events?type=other", "").list(w, "events"); len(none) > 0 {
 			w.Errorf("events of another type: %v", none)
 		}
 	})
@@ -310,8 +310,8 @@ func TestRESTDeliveries(t *testing.T) {
 			"state=pending&event=" + last(events[fanfarev1.Delivery_DEAD]):                                       0,
 		} {
 			got := w.do(http.MethodGet, base+"/deliveries?"+query, "")
-			if deliveries, _ := got.object(w)["deliveries"].([]any); got.code != http.StatusOK || len(deliveries) != want {
-				w.Errorf("?%s: %d with %d deliveries, want %d", query, got.code, len(deliveries), want)
+			if deliveries := got.list(w, "deliveries"); len(deliveries) != want {
+				w.Errorf("?%s: %d deliveries, want %d", query, len(deliveries), want)
 			}
 		}
 		w.refusedHTTP("two states", w.do(http.MethodGet, base+"/deliveries?state=dead&state=delivered", ""), 400, "")
@@ -320,9 +320,9 @@ func TestRESTDeliveries(t *testing.T) {
 		// Pages follow one another with the filter in lower case, too.
 		page := w.do(http.MethodGet, base+"/deliveries?state=pending&pageSize=1", "").object(w)
 		token, _ := page["nextPageToken"].(string)
-		next := w.do(http.MethodGet, base+"/deliveries?state=pending&pageSize=1&pageToken="+token, "").object(w)
-		if token == "" || next["nextPageToken"] != "" || len(next["deliveries"].([]any)) != 1 {
-			w.Errorf("the page after %v is %v", page, next)
+		next := w.do(http.MethodGet, base+"/deliveries?state=pending&pageSize=1&pageToken="+token, "")
+		if token == "" || next.object(w)["nextPageToken"] != "" || len(next.list(w, "deliveries")) != 1 {
+			w.Errorf("the page after %v is %s", page, next.body)
 		}
 		w.checkDeliveryJSON(sub, events[fanfarev1.Delivery_DELIVERED])
 	})
@@ -330,7 +330,7 @@ func TestRESTDeliveries(t *testing.T) {
 
 func (w *world) checkDeliveryJSON(sub *fanfarev1.Subscription, event string) {
 	w.Helper()
-	listed := w.do(http.MethodGet, base+"/deliveries?state=delivered", "").object(w)["deliveries"].([]any)[0].(map[string]any)
+	listed := w.do(http.MethodGet, base+"/deliveries?state=delivered", "").list(w, "deliveries")[0]
 	got := w.do(http.MethodGet, fmt.Sprint("/v1/", listed["name"]), "").object(w)
 	want := map[string]any{
 		"name": listed["name"], "event": event, "eventType": "a.delivered", "subscription": sub.GetName(), "state": "DELIVERED",
@@ -340,8 +340,7 @@ func (w *world) checkDeliveryJSON(sub *fanfarev1.Subscription, event string) {
 	if diff := cmp.Diff(want, subset(got, want)); diff != "" {
 		w.Errorf("get (-want +got):\n%s", diff)
 	}
-	attempts := w.do(http.MethodGet, fmt.Sprint("/v1/", listed["name"], "/attempts"), "").object(w)
-	attempt := attempts["attempts"].([]any)[0].(map[string]any)
+	attempt := w.do(http.MethodGet, fmt.Sprint("/v1/", listed["name"], "/attempts"), "").list(w, "attempts")[0]
 	want = map[string]any{
 		"name": fmt.Sprint(listed["name"], "/attempts/1"), "number": 1.0, "result": "DELIVERED", "latency": "0.001500s", "statusCode": 204.0,
 		"errorClass": "", "error": "", "responseBody": "thanks", "worker": "worker-1",
@@ -410,8 +409,7 @@ func TestOperatorsPages(t *testing.T) {
 		if document.code != http.StatusOK || document.header.Get("Content-Type") != "application/json" || len(paths) == 0 {
 			w.Errorf("/openapi.json: %d with %d paths", document.code, len(paths))
 		}
-		described := w.do(http.MethodGet, "/v1/cluster", "").object(w)
-		if n := len(described["partitions"].([]any)); n != partitions {
+		if n := len(w.do(http.MethodGet, "/v1/cluster", "").list(w, "partitions")); n != partitions {
 			w.Errorf("/v1/cluster has %d partitions, want %d", n, partitions)
 		}
 	})

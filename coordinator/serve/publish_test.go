@@ -406,6 +406,7 @@ func TestPublishStreamErrorsKeepTheirOrder(t *testing.T) {
 // the leader's memory: 64 MiB in all. It used to be lost.
 func TestBrokenStreamsGiveBackTheirMemory(t *testing.T) {
 	inWorld(t, func(w *world) {
+		w.logs.DelayAppends(time.Second) // so that all of a stream are under way when the first is refused
 		large := &fanfarev1.PublishStreamRequest{Parent: tenant}
 		for range 30 {
 			large.Events = append(large.Events, &fanfarev1.Event{Type: "a", DataContentType: "a/b", Data: make([]byte, 255<<10)})

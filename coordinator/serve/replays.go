@@ -97,6 +97,9 @@ func (s *Server) CreateReplay(ctx context.Context, request *fanfarev1.CreateRepl
 	if replay.MatchedCount, err = s.countMatches(ctx, stored); err != nil {
 		return nil, err
 	}
+	if err := leader.Accepts(ctx); err != nil {
+		return nil, err
+	}
 	err = leader.Change(ctx, "replays", func(l *ledger.Ledger, _ ledger.Number, record *linkv1.Record) error {
 		running := 0
 		for _, other := range l.Replays() {

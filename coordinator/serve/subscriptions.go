@@ -62,6 +62,9 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 	if err != nil {
 		return nil, err
 	}
+	if err := leader.Accepts(ctx); err != nil {
+		return nil, err
+	}
 	wanted.CreateTime = timestamppb.Now()
 	wanted.UpdateTime = wanted.GetCreateTime()
 	stored := &linkv1.StoredSubscription{

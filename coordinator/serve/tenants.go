@@ -36,6 +36,9 @@ func (s *Server) CreateTenant(ctx context.Context, request *fanfarev1.CreateTena
 	if err != nil {
 		return nil, err
 	}
+	if err := leader.Accepts(ctx); err != nil {
+		return nil, err
+	}
 	tenant := &fanfarev1.Tenant{DisplayName: request.GetTenant().GetDisplayName(), CreateTime: timestamppb.Now()}
 	err = leader.ChangeTenant(ctx, func(l *ledger.Ledger) (*linkv1.TenantChange, error) {
 		if l.Tenant(id) != nil {

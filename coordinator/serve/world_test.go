@@ -101,6 +101,9 @@ func newWorld(t *testing.T) *world {
 	w.run(c)
 	w.connect(onGRPC, onHTTP)
 	<-c.Ready()
+	// Both ways in are open.
+	must[*fanfarev1.Cluster](w)(w.cluster.DescribeCluster(w.Context(), &fanfarev1.DescribeClusterRequest{}))
+	w.do(http.MethodGet, "/v1/cluster", "")
 	return w
 }
 
@@ -240,6 +243,17 @@ func (a answer) object(w *world) map[string]any {
 		w.Fatalf("the body %q is no JSON object: %v", a.body, err)
 	}
 	return object
+}
+
+// list returns a list of objects in the answer's body.
+func (a answer) list(w *world, name string) []map[string]any {
+	w.Helper()
+	var lists map[string]json.RawMessage
+	var list []map[string]any
+	if err := errors.Join(json.Unmarshal(a.body, &lists), json.Unmarshal(lists[name], &list)); a.code >= http.StatusBadRequest || err != nil {
+		w.Fatalf("%d %s has no list %s: %v", a.code, a.body, name, err)
+	}
+	return list
 }
 
 // refusedHTTP checks that an answer is an error as the gateway writes it.

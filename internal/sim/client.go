@@ -343,3 +343,16 @@ func mergeLed(merged, described *fanfarev1.Cluster, led map[int32]bool) {
 		}
 	}
 }
+
+// TryCreate creates a subscription and a tenant once, and returns how each of
+// the two ended.
+func (c *Client) TryCreate(e *Endpoint, tenant string) (subscription, created error) {
+	_, subscription = ask(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Subscription, error) {
+		return fanfarev1.NewSubscriptionServiceClient(conn).CreateSubscription(ctx,
+			&fanfarev1.CreateSubscriptionRequest{Parent: Tenant, Subscription: &fanfarev1.Subscription{Url: e.URL}})
+	})
+	_, created = ask(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Tenant, error) {
+		return fanfarev1.NewTenantServiceClient(conn).CreateTenant(ctx, &fanfarev1.CreateTenantRequest{TenantId: tenant})
+	})
+	return subscription, created
+}

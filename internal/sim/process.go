@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/fanfare-dev/fanfare/coordinator"
+	"github.com/fanfare-dev/fanfare/coordinator/lead"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
 	"github.com/fanfare-dev/fanfare/internal/history"
@@ -175,10 +176,32 @@ func (c *Coordinator) Start() {
 			Partitions: c.cluster.config.Partitions,
 			Slots:      c.cluster.config.Slots,
 			Limits:     c.cluster.config.Limits,
+
+			MaxLogBytes: c.cluster.config.MaxLogBytes,
+			Disk:        c.disk(),
+			Silence:     c.cluster.config.Silence,
 		})
 		l.serves.Store(made)
 		return made.Run(ctx)
 	})
+}
+
+// disk is what this life of the coordinator knows of the logs' disk.
+func (c *Coordinator) disk() *lead.Disk {
+	config := c.cluster.config
+	if config.Free == nil {
+		return nil
+	}
+	return lead.NewDisk(lead.DiskConfig{
+		Free: config.Free, Reserve: config.Reserve, Logger: c.cluster.logger.With("process", c.ID),
+	})
+}
+
+// Ended returns what the coordinator's Run did, once it has ended by itself.
+func (c *Coordinator) Ended() error {
+	ending := c.life
+	c.life = nil
+	return <-ending.ended
 }
 
 // Restart kills the coordinator, if it runs, and starts it again.

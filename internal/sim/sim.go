@@ -34,6 +34,12 @@ type Config struct {
 	Slots        int
 	Limits       *linkv1.Limits // of the ledgers
 	Seed         uint64         // of the workers' jitter
+	MaxLogBytes  uint64         // of each log; 0: no limit
+	// Free is what the logs' disk has left, of which Reserve bytes are kept.
+	// nil: the logs are on no disk of the coordinators'.
+	Free    func() (free, total uint64, err error)
+	Reserve uint64
+	Silence time.Duration // of a log, that ends the coordinator; 0: none does
 }
 
 // Cluster is a whole cluster in a bubble. It is for the goroutine of the test.

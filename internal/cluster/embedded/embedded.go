@@ -51,6 +51,9 @@ const (
 
 	dataName = "etcd"
 	lockName = "lock"
+	// madeName is an empty file that says that etcd has answered from the data
+	// beside it.
+	madeName = "made"
 	dirMode  = 0o700
 	fileMode = 0o600
 )
@@ -93,7 +96,38 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	return s, nil
 }
 
+// removeUnmade removes data from which etcd has never answered. A first start
+// that ends before etcd has written its only member into its log leaves a log
+// without one, and a later start would wait for ever for somebody to lead. What
+// has never answered holds nothing that anybody was told.
+func removeUnmade(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, madeName))
+	if errors.Is(err, os.ErrNotExist) {
+		err = os.RemoveAll(filepath.Join(dir, dataName))
+	}
+	if err != nil {
+		return fmt.Errorf("clearing what an unfinished start left: %w", err)
+	}
+	return nil
+}
+
+// markMade says, durably, that etcd has answered.
+func markMade(dir string) error {
+	mark, err := os.OpenFile(filepath.Join(dir, madeName), os.O_WRONLY|os.O_CREATE, fileMode)
+	if err != nil {
+		return fmt.Errorf("marking etcd data: %w", err)
+	}
+	folder, err := os.Open(dir)
+	if err != nil {
+		return errors.Join(fmt.Errorf("marking etcd data: %w", err), mark.Close())
+	}
+	return errors.Join(mark.Sync(), mark.Close(), folder.Sync(), folder.Close())
+}
+
 func (s *Server) start(ctx context.Context, config Config) (err error) {
+	if err := removeUnmade(config.Dir); err != nil {
+		return err
+	}
 	s.etcd, err = launch(etcdConfig(config))
 	if err != nil {
 		return err
@@ -108,7 +142,10 @@ func (s *Server) start(ctx context.Context, config Config) (err error) {
 	case <-s.etcd.Server.ReadyNotify():
 	}
 	s.client = v3client.New(s.etcd.Server)
-	return s.endLeases(ctx)
+	if err := s.endLeases(ctx); err != nil {
+		return err
+	}
+	return markMade(config.Dir)
 }
 
 // launch starts etcd. On damaged files etcd does not return an error but gives

@@ -121,3 +121,29 @@ func TestCloseEndsCallsAndWatches(t *testing.T) {
 		t.Error("a view after Close")
 	}
 }
+
+// A first start that is cut off leaves a log without a member in it, which etcd
+// by itself would wait for at every later start, for ever.
+func TestStartAfterStartCutOff(t *testing.T) {
+	for range 20 { // how far the first gets is a matter of chance
+		dir := t.TempDir()
+		cut, cancel := context.WithCancel(t.Context())
+		cancel()
+		server, err := embedded.Start(cut, embedded.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+		if err == nil { // it was quicker
+			err = server.Close()
+		}
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatalf("Start, cut off: %v", err)
+		}
+		limited, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		server, err = embedded.Start(limited, embedded.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+		stop()
+		if err != nil {
+			t.Fatalf("Start after one that was cut off: %v", err)
+		}
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
