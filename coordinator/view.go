@@ -48,9 +48,9 @@ func (v *view) ready(partition int) (cluster.PartitionReady, bool) {
 func (v *view) describe(partitions, slots int) *fanfarev1.Cluster {
 	described := new(fanfarev1.Cluster)
 	for p := range partitions {
-		described.Partitions = append(described.Partitions, &fanfarev1.Partition{Id: int32(p)}) //nolint:gosec // few partitions
+		described.Partitions = append(described.Partitions, &fanfarev1.Partition{Id: int32(p)})
 		for s := range slots {
-			described.Shards = append(described.Shards, &fanfarev1.Shard{Partition: int32(p), Slot: int32(s)}) //nolint:gosec // few slots
+			described.Shards = append(described.Shards, &fanfarev1.Shard{Partition: int32(p), Slot: int32(s)})
 		}
 	}
 	for _, entry := range v.all() {

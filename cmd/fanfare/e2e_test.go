@@ -301,7 +301,7 @@ func kills(t *testing.T) int {
 // to be delivered.
 func TestKillUnderLoad(t *testing.T) {
 	t.Parallel()
-	times, seed := kills(t), rand.Uint64() //nolint:gosec // printed, to be tried again
+	times, seed := kills(t), rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	said := &witness{done: make(map[string]bool)}
@@ -453,7 +453,11 @@ func deadURL(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() {
+		if err := listener.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	return "http://" + listener.Addr().String() + "/"
 }
 

@@ -14,7 +14,7 @@ type Credit struct {
 
 // NewCredit returns the credit that a worker grants.
 func NewCredit(count uint32, bytes uint64) Credit {
-	return Credit{count: int64(count), bytes: int64(min(bytes, 1<<62))} //nolint:gosec // bounded
+	return Credit{count: int64(count), bytes: int64(min(bytes, 1<<62))}
 }
 
 // Open reports whether one more delivery may be taken.

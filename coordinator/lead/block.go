@@ -1,6 +1,7 @@
 package lead
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"time"
@@ -249,7 +250,7 @@ func (p *pending) refuse(b *block) {
 }
 
 // commit folds a block that is in the log, and answers who waited for it.
-func (l *loop) commit(b *block) error {
+func (l *loop) commit(ctx context.Context, b *block) error {
 	result, err := l.ledger.Fold(b.committed.sequence, b.committed.hash, b.committed.record)
 	if err != nil {
 		return fmt.Errorf("folding what was written: %w", err)
@@ -272,7 +273,7 @@ func (l *loop) commit(b *block) error {
 	if len(b.committed.record.GetAdmits()) > 0 {
 		l.startCatchUp()
 	}
-	l.leader.metrics.committed(b, result)
+	l.leader.metrics.committed(ctx, b, result)
 	return nil
 }
 

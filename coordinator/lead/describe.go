@@ -55,7 +55,7 @@ func (l *loop) describe() (*fanfarev1.Partition, []*fanfarev1.Shard) {
 		state := l.dispatch.Slot(slot)
 		shards = append(shards, &fanfarev1.Shard{
 			Partition:     id,
-			Slot:          int32(slot), //nolint:gosec // few slots
+			Slot:          int32(slot),
 			Worker:        state.Worker,
 			Epoch:         state.Epoch,
 			Attached:      state.Worker != "",

@@ -27,7 +27,7 @@ const (
 	diskInterval = 250 * time.Millisecond
 )
 
-// ErrFull: nothing new is taken until there is space again. Nothing of what
+// ErrFull says that nothing new is taken until there is space again. Nothing of what
 // was refused was stored.
 var ErrFull = errors.New("no space for anything new")
 

@@ -228,7 +228,7 @@ func (lag *laggard) scan(records []committed) {
 			return // written since: it may want other types by now
 		}
 		for i, event := range c.record.GetEvents() {
-			at := ledger.Position{Sequence: c.sequence, Index: uint32(i)} //nolint:gosec // a record holds few events
+			at := ledger.Position{Sequence: c.sequence, Index: uint32(i)}
 			if at.Compare(lag.cursor) < 0 || ledger.TenantID(event.GetTenant()) != lag.tenant ||
 				!lag.interest.Wants(c.sequence, event.GetType()) {
 				continue

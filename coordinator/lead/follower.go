@@ -104,7 +104,7 @@ func (f *follower) retry(ctx context.Context, what string, call func(context.Con
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		f.leader.logger.Error(what, "error", err, "again_in", wait)
+		f.leader.logger.Error("following the log", "doing", what, "error", err, "again_in", wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -204,7 +204,7 @@ func (f *follower) addEvents(batch *history.Batch, c committed) error {
 		}
 		event.PublishTime = timestamppb.New(time.UnixMilli(c.record.GetTimeUnixMs()))
 		batch.Events = append(batch.Events, history.EventRow{
-			Key:    history.EventKey{Partition: batch.Partition, Sequence: c.sequence, Index: uint32(i)}, //nolint:gosec // a record holds few events
+			Key:    history.EventKey{Partition: batch.Partition, Sequence: c.sequence, Index: uint32(i)},
 			Tenant: logged.GetTenant(),
 			Event:  event,
 		})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/fanfare-dev/fanfare/coordinator/dispatch"
@@ -74,13 +75,12 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 
 func (l *loop) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	helpers := make(chan error, 2)
-	go func() { helpers <- l.fetcher.run(ctx) }()
-	go func() { helpers <- l.catchUp.run(ctx) }()
+	var helpers sync.WaitGroup // they end with ctx, for no other reason
+	helpers.Go(func() { _ = l.fetcher.run(ctx) })
+	helpers.Go(func() { _ = l.catchUp.run(ctx) })
 	defer func() {
 		cancel()
-		<-helpers
-		<-helpers
+		helpers.Wait()
 		l.endSessions()
 		l.failPending()
 	}()
@@ -167,10 +167,10 @@ func (l *loop) answered(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		l.flight = nil
-		return l.commit(b)
+		return l.commit(ctx, b)
 	case errors.Is(err, eventlog.ErrConflict) && canary.On(canary.IgnoreFence):
 		l.flight = nil
-		return l.commit(b)
+		return l.commit(ctx, b)
 	case errors.Is(err, eventlog.ErrConflict):
 		return fmt.Errorf("%w: %w", ErrFenced, err)
 	case errors.Is(err, eventlog.ErrNoSpace):

@@ -44,8 +44,7 @@ func newMetrics(meter metric.Meter, partition int) (*metrics, error) {
 }
 
 // committed counts a block that is in the log.
-func (m *metrics) committed(b *block, result ledger.Result) {
-	ctx := context.Background() // measurements belong to no request
+func (m *metrics) committed(ctx context.Context, b *block, result ledger.Result) {
 	in := metric.WithAttributeSet(attribute.NewSet(m.partition))
 	m.block.Record(ctx, int64(len(b.data)), in)
 	m.events.Add(ctx, int64(len(b.events)), in)

@@ -188,11 +188,11 @@ func (s *site) replay(l *Leader, id string) {
 }
 
 // checkReplay waits, and checks how far a replay is and how much is owed then.
-func (s *site) checkReplay(l *Leader, id string, want *fanfarev1.Replay, owed int) {
+func (s *site) checkReplay(l *Leader, want *fanfarev1.Replay, owed int) {
 	s.Helper()
 	s.pass(10 * replayPause)
 	err := l.Query(s.Context(), func(state *ledger.Ledger) {
-		got := state.Replay(id).GetReplay()
+		got := state.Replay("rpl_1").GetReplay()
 		if got.GetState() != want.GetState() || got.GetReplayedCount() != want.GetReplayedCount() ||
 			got.GetSkippedCount() != want.GetSkippedCount() {
 			s.Errorf("replay is %v, want %v", got, want)
@@ -225,19 +225,19 @@ func TestReplayWaitsForRoom(t *testing.T) {
 			s.publish(l, "g")
 			s.pass(time.Second)
 			s.replay(l, "rpl_1")
-			s.checkReplay(l, "rpl_1", running(2), 3)
+			s.checkReplay(l, running(2), 3)
 			before := len(s.records())
 			s.pass(time.Minute)
 			if grown := len(s.records()) - before; grown > 0 {
 				t.Errorf("%d records were written while the replay waited", grown)
 			}
 			cancel(l)
-			s.checkReplay(l, "rpl_1", running(5), 3)
+			s.checkReplay(l, running(5), 3)
 		})
 		s.lead(func(l *Leader) {
-			s.checkReplay(l, "rpl_1", running(5), 3)
+			s.checkReplay(l, running(5), 3)
 			cancel(l) // among them g, which the replay has not come to yet
-			s.checkReplay(l, "rpl_1", &fanfarev1.Replay{State: fanfarev1.Replay_DONE, ReplayedCount: 7}, 2)
+			s.checkReplay(l, &fanfarev1.Replay{State: fanfarev1.Replay_DONE, ReplayedCount: 7}, 2)
 		})
 	})
 }
@@ -264,7 +264,7 @@ func TestReplayOfWhatIsGone(t *testing.T) {
 				t.Fatalf("nothing was purged: %+v, %v", bounds, err)
 			}
 			s.replay(l, "rpl_1")
-			s.checkReplay(l, "rpl_1", &fanfarev1.Replay{State: fanfarev1.Replay_DONE, ReplayedCount: 1, SkippedCount: 1}, 1)
+			s.checkReplay(l, &fanfarev1.Replay{State: fanfarev1.Replay_DONE, ReplayedCount: 1, SkippedCount: 1}, 1)
 			err = l.Query(t.Context(), func(*ledger.Ledger) {
 				if l.Kept() < bounds.First {
 					t.Errorf("kept from %d on, but the log begins at %d", l.Kept(), bounds.First)

@@ -26,13 +26,13 @@ const (
 	blankInterval = 2 * shortSnapshotInterval
 )
 
-// ErrSilent: the log has not answered a write for Config.Silence. An embedded
+// ErrSilent says that the log has not answered a write for Config.Silence. An embedded
 // server whose disk was full or failed answers nothing more until it is
 // started again, and what starts it is the process: it must end. A server
 // elsewhere comes back by itself, and is waited for.
 var ErrSilent = errors.New("the log has not answered a write for too long: its disk may be full or broken")
 
-// ErrPartly: the store ran out of space in the middle of a request, and some
+// ErrPartly says that the store ran out of space in the middle of a request, and some
 // of its events are stored.
 var ErrPartly = errors.New("the log ran out of space in the middle of the request: some of the events were stored")
 
@@ -136,8 +136,8 @@ func (l *loop) charge(b *block) {
 	b.began = time.Now()
 	n := len(b.data)
 	l.leader.config.Disk.charge(n)
-	l.leader.appended.Add(uint64(n)) //nolint:gosec // not negative
-	l.room.grow(uint64(n), l.leader) //nolint:gosec // not negative
+	l.leader.appended.Add(uint64(n))
+	l.room.grow(uint64(n), l.leader)
 	if !b.blank {
 		l.room.written = b.committed.sequence
 	}

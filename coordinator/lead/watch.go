@@ -11,7 +11,7 @@ import (
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
-// ErrSlowWatcher: a watcher did not keep up and was cut.
+// ErrSlowWatcher says that a watcher did not keep up and was cut.
 var ErrSlowWatcher = errors.New("watcher fell behind")
 
 // watchBuffer is how many changes a watcher may have unread before it is cut:

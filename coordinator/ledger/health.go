@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"net/http"
 	"slices"
 	"time"
 
@@ -12,6 +11,15 @@ import (
 // before its breaker opens: one event that cannot be delivered is the event's
 // failure, and dies alone.
 const distinctEvents = 3
+
+// Status codes of HTTP (RFC 9110, section 15) that say something of the
+// endpoint. Package net/http has them too, but does I/O.
+const (
+	statusRequestTimeout  = 408
+	statusGone            = 410
+	statusTooManyRequests = 429
+	statusServerErrors    = 500 // and above
+)
 
 // Mode is whether a subscription is sent to.
 type Mode = linkv1.SubscriptionMode
@@ -36,13 +44,13 @@ type breaker struct {
 // endpointFailed reports whether a failure says that the endpoint is not
 // well, rather than that it did not want this event: no answer, 5xx, 408, 429.
 func endpointFailed(o *linkv1.Outcome) bool {
-	switch code := o.GetStatusCode(); {
-	case code == 0:
+	switch code := o.GetStatusCode(); code {
+	case 0:
 		return o.GetErrorClass() != "payload" // the event could not be rendered
-	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests:
+	case statusRequestTimeout, statusTooManyRequests:
 		return true
 	default:
-		return code >= http.StatusInternalServerError
+		return code >= statusServerErrors
 	}
 }
 
@@ -64,7 +72,7 @@ func (b *breaker) fail(at Position, now int64, limits *linkv1.Limits) {
 	default:
 		return
 	}
-	wait := limits.GetProbeFirstMs() << min(b.probes, 20) //nolint:gosec // well below 64 bits
+	wait := limits.GetProbeFirstMs() << min(b.probes, 20)
 	b.next = now + min(wait, limits.GetProbeLastMs())
 }
 

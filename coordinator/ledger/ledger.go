@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"maps"
-	"net/http"
 	"slices"
 	"time"
 
@@ -214,7 +213,7 @@ func (l *Ledger) Fold(sequence uint64, hash []byte, record *linkv1.Record) (Resu
 		l.foldReadmit(readmit, &result)
 	}
 	for i, event := range record.GetEvents() {
-		l.foldEvent(Position{sequence, uint32(i)}, event, &result) //nolint:gosec // a record holds few events
+		l.foldEvent(Position{sequence, uint32(i)}, event, &result)
 	}
 	if len(record.GetEvents()) > 0 {
 		l.lastEvents = sequence
@@ -427,7 +426,7 @@ func (l *Ledger) foldAttempt(s *Subscription, o owed, reported Reported, result 
 		note(Delivered)
 		l.succeeded(s, result)
 	case linkv1.Outcome_RETRY, linkv1.Outcome_DEAD:
-		gone := outcome.GetStatusCode() == http.StatusGone
+		gone := outcome.GetStatusCode() == statusGone
 		if l.failed(s, o.position, outcome, result) {
 			o.charged++
 		} else if outcome.GetKind() == linkv1.Outcome_DEAD {

@@ -11,7 +11,7 @@ import (
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 )
 
-// ErrSnapshot: the bytes are not an intact snapshot.
+// ErrSnapshot says that the bytes are not an intact snapshot.
 var ErrSnapshot = errors.New("snapshot is damaged")
 
 // Snapshot returns the whole state as bytes that Restore takes. Equal states

@@ -103,8 +103,10 @@ func TestDecodeBinary(t *testing.T) {
 		{"an attribute twice", headers("ce-type", "a", "ce-id", "1", "ce-id", "2"), `{}`, nil, "ce-id"},
 		{"the type twice", headers("ce-type", "a", "ce-type", "b"), `{}`, nil, "ce-type"},
 		{"ce-datacontenttype", headers("ce-type", "a", "ce-datacontenttype", "text/plain"), `{}`, nil, "ce-datacontenttype"},
-		{"a content type that is none", headers("ce-type", "a", "content-type", "json"), `{}`,
-			&fanfarev1.Event{Type: "a", DataContentType: "json", Data: []byte(`{}`)}, ""}, // Publish refuses it
+		{
+			"a content type that is none", headers("ce-type", "a", "content-type", "json"), `{}`,
+			&fanfarev1.Event{Type: "a", DataContentType: "json", Data: []byte(`{}`)}, "",
+		}, // Publish refuses it
 		{"a content type that cannot be read", headers("ce-type", "a", "content-type", "text/plain; ="), `{}`, nil, "content-type"},
 		{"a content type that is not UTF-8", headers("ce-type", "a", "content-type", "text/plain; a=\"\xff\""), `{}`, nil, "content-type"},
 		{"percent at the end", headers("ce-type", "a", "ce-subject", "100%"), `{}`, nil, "ce-subject"},
@@ -190,19 +192,23 @@ func TestDecodeStructured(t *testing.T) {
 		{"a JSON number", json, `{"type":"a","data":12345678901234567890}`, events{{Type: "a", Data: []byte(`12345678901234567890`)}}, ""},
 		{
 			"text", json, `{"type":"a","datacontenttype":"text/plain","data":"a \"b\"\n\u20ac"}`,
-			events{{Type: "a", DataContentType: "text/plain", Data: []byte("a \"b\"\n€")}}, "",
+			events{{Type: "a", DataContentType: "text/plain", Data: []byte("a \"b\"\n€")}},
+			"",
 		},
 		{
 			"JSON of a type that is not JSON", json, `{"type":"a","datacontenttype":"text/xml","data":{"a":1}}`,
-			events{{Type: "a", DataContentType: "text/xml", Data: []byte(`{"a":1}`)}}, "",
+			events{{Type: "a", DataContentType: "text/xml", Data: []byte(`{"a":1}`)}},
+			"",
 		},
 		{
 			"JSON of a type that ends in +json", json, `{"type":"a","datacontenttype":"application/vnd.acme+json","data":"x"}`,
-			events{{Type: "a", DataContentType: "application/vnd.acme+json", Data: []byte(`"x"`)}}, "",
+			events{{Type: "a", DataContentType: "application/vnd.acme+json", Data: []byte(`"x"`)}},
+			"",
 		},
 		{
 			"bytes", json, `{"type":"a","datacontenttype":"image/png","data_base64":"iVBORwD/"}`,
-			events{{Type: "a", DataContentType: "image/png", Data: []byte("\x89PNG\x00\xff")}}, "",
+			events{{Type: "a", DataContentType: "image/png", Data: []byte("\x89PNG\x00\xff")}},
+			"",
 		},
 		{"JSON in base64", json, `{"type":"a","data_base64":"e30="}`, events{{Type: "a", Data: []byte(`{}`)}}, ""},
 		{"no bytes", json, `{"type":"a","data_base64":""}`, events{{Type: "a"}}, ""},
@@ -224,8 +230,11 @@ func TestDecodeStructured(t *testing.T) {
 		{"bytes that are not base64", json, `{"type":"a","data_base64":"e30"}`, nil, "body.data_base64"},
 		{"bytes as an array", json, `{"type":"a","data_base64":[1,2]}`, nil, "body.data_base64"},
 
-		{"a batch", batch, ` [ {"type":"a","data":1} , {"type":"b","datacontenttype":"text/plain","data":"x"} ] `,
-			events{{Type: "a", Data: []byte(`1`)}, {Type: "b", DataContentType: "text/plain", Data: []byte(`x`)}}, ""},
+		{
+			"a batch", batch, ` [ {"type":"a","data":1} , {"type":"b","datacontenttype":"text/plain","data":"x"} ] `,
+			events{{Type: "a", Data: []byte(`1`)}, {Type: "b", DataContentType: "text/plain", Data: []byte(`x`)}},
+			"",
+		},
 		{"an empty batch", batch, `[]`, events{}, ""}, // Publish refuses it
 		{"a batch that is none", batch, `{"type":"a"}`, nil, "body"},
 		{"a batch with something else in it", batch, `[{"type":"a"},1]`, nil, "body[1]"},

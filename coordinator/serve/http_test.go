@@ -38,7 +38,8 @@ func TestCloudEventsOverHTTP(t *testing.T) {
 			{"again", `{"a":1}`, []string{"ce-type", "order.created", "ce-id", "e1"}, `[{"id":"e1","duplicate":true}]`},
 			{"structured", `{"specversion":"1.0","id":"e2","type":"a","source":"/s","data":[1]}`, []string{"content-type", "application/cloudevents+json"}, `[{"id":"e2","duplicate":false}]`},
 			{
-				"a batch", `[{"id":"e3","type":"a"},{"id":"e2","type":"a"},{"id":"e3","type":"a"}]`, []string{"content-type", "application/cloudevents-batch+json; charset=utf-8"},
+				"a batch", `[{"id":"e3","type":"a"},{"id":"e2","type":"a"},{"id":"e3","type":"a"}]`,
+				[]string{"content-type", "application/cloudevents-batch+json; charset=utf-8"},
 				`[{"id":"e3","duplicate":false},{"id":"e2","duplicate":true},{"id":"e3","duplicate":true}]`,
 			},
 			{"text", "hello", []string{"ce-type", "a", "ce-id", "e4", "content-type", "text/plain"}, `[{"id":"e4","duplicate":false}]`},

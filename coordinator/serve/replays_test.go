@@ -79,7 +79,7 @@ func (w *lives) begin() {
 		GRPC: onGRPC, Partitions: 1, Slots: slots, Limits: w.limits,
 	})
 	w.run(c)
-	w.connect(onGRPC, bufconn.Listen(1)) // nobody serves HTTP
+	w.connect(onGRPC, newPipes()) // nobody serves HTTP
 	<-c.Ready()
 }
 

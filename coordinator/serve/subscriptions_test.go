@@ -66,13 +66,13 @@ func subscriptionLimits() []subscriptionLimit {
 		{"timeout of 30 s", &sub{Timeout: durationpb.New(30 * time.Second)}, ""},
 		{"timeout of more", &sub{Timeout: durationpb.New(30*time.Second + 1)}, "timeout"},
 		{"timeout of nothing", &sub{Timeout: &durationpb.Duration{}}, "timeout"},
-		{"secret of 24 bytes", &sub{Secret: proto.String(secretOf(24))}, ""},
-		{"secret of 23 bytes", &sub{Secret: proto.String(secretOf(23))}, "secret"},
-		{"secret of 64 bytes", &sub{Secret: proto.String(secretOf(64))}, ""},
-		{"secret of 65 bytes", &sub{Secret: proto.String(secretOf(65))}, "secret"},
-		{"an empty secret", &sub{Secret: proto.String("")}, "secret"},
-		{"a secret without its prefix", &sub{Secret: proto.String(strings.Repeat("A", 32))}, "secret"},
-		{"a secret that is not base64", &sub{Secret: proto.String("whsec_" + strings.Repeat("!", 32))}, "secret"},
+		{"secret of 24 bytes", &sub{Secret: new(secretOf(24))}, ""},
+		{"secret of 23 bytes", &sub{Secret: new(secretOf(23))}, "secret"},
+		{"secret of 64 bytes", &sub{Secret: new(secretOf(64))}, ""},
+		{"secret of 65 bytes", &sub{Secret: new(secretOf(65))}, "secret"},
+		{"an empty secret", &sub{Secret: new("")}, "secret"},
+		{"a secret without its prefix", &sub{Secret: new(strings.Repeat("A", 32))}, "secret"},
+		{"a secret that is not base64", &sub{Secret: new("whsec_" + strings.Repeat("!", 32))}, "secret"},
 	}
 }
 
@@ -138,7 +138,7 @@ func TestCreateSubscription(t *testing.T) {
 		given := &fanfarev1.Subscription{
 			Url: "https://example.com/hook?a=b", EventTypes: []string{"order.*", "a"}, Description: "for people",
 			PayloadMode: "raw", RetrySchedule: durations(2, time.Second), Timeout: durationpb.New(2 * time.Second),
-			Secret: proto.String(secretOf(24)),
+			Secret: new(secretOf(24)),
 			// What only the server says is not taken from a client.
 			Name: "tenants/other/subscriptions/mine", CreateTime: &timestamppb.Timestamp{Seconds: 1}, UpdateTime: &timestamppb.Timestamp{Seconds: 2},
 			Etag: "mine", Health: &fanfarev1.SubscriptionHealth{OutstandingCount: 7},
@@ -257,7 +257,8 @@ func TestUpdateMasks(t *testing.T) {
 		{"to the default: payload_mode", &sub{}, []string{"payload_mode"}, changed(func(s *sub) { s.PayloadMode = "standard" })},
 		{"to nothing: url", &sub{}, []string{"url"}, nil},
 		{
-			"all", &sub{Url: "https://example.com/b"}, []string{"*"},
+			"all", &sub{Url: "https://example.com/b"},
+			[]string{"*"},
 			&sub{Url: "https://example.com/b", PayloadMode: "standard"},
 		},
 		{
@@ -343,10 +344,10 @@ func TestSecrets(t *testing.T) {
 		}{
 			{"another field", nil, []string{"url"}, "old"},
 			{"all fields, without a secret", nil, []string{"*"}, "old"},
-			{"a secret that is not in the mask", proto.String(secretOf(24)), []string{"url"}, "old"},
-			{"a secret", proto.String(secretOf(24)), []string{"secret"}, secretOf(24)},
-			{"a secret without a mask", proto.String(secretOf(64)), nil, secretOf(64)},
-			{"all fields, with a secret", proto.String(secretOf(24)), []string{"*"}, secretOf(24)},
+			{"a secret that is not in the mask", new(secretOf(24)), []string{"url"}, "old"},
+			{"a secret", new(secretOf(24)), []string{"secret"}, secretOf(24)},
+			{"a secret without a mask", new(secretOf(64)), nil, secretOf(64)},
+			{"all fields, with a secret", new(secretOf(24)), []string{"*"}, secretOf(24)},
 			{"a secret to be made", nil, []string{"secret"}, "new"},
 		} {
 			old := w.secret(created)

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,7 +87,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.DiscardHandler)
-	onGRPC, onHTTP := bufconn.Listen(1<<20), bufconn.Listen(1<<20)
+	onGRPC, onHTTP := bufconn.Listen(1<<20), newPipes()
 	c := coordinator.New(coordinator.Config{
 		Member: cluster.MemberConfig{
 			Info:   cluster.Info{ID: "coordinator-1", Role: cluster.Coordinator, Address: "coordinator-1:7400", Version: "v0-test"},
@@ -115,7 +116,7 @@ func (w *world) run(c *coordinator.Coordinator) {
 	w.ends = append(w.ends, func() error { stop(); return <-ended })
 }
 
-func (w *world) connect(onGRPC, onHTTP *bufconn.Listener) {
+func (w *world) connect(onGRPC *bufconn.Listener, onHTTP *pipes) {
 	w.Helper()
 	dial := func(ctx context.Context, _ string) (net.Conn, error) { return onGRPC.DialContext(ctx) }
 	conn, err := grpc.NewClient("passthrough:///world",
@@ -124,7 +125,7 @@ func (w *world) connect(onGRPC, onHTTP *bufconn.Listener) {
 		w.Fatal(err)
 	}
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return onHTTP.DialContext(ctx) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return onHTTP.dial(ctx) },
 	}
 	w.ends = append(w.ends, conn.Close, func() error { transport.CloseIdleConnections(); return nil })
 	w.conn, w.client = conn, &http.Client{Transport: transport}
@@ -143,6 +144,44 @@ func (w *world) end() {
 		}
 	}
 }
+
+// pipes is a listener of connections that are net.Pipes. Those of bufconn do
+// not keep to deadlines that are set and taken back at once, as net/http does.
+type pipes struct {
+	dialled chan net.Conn
+	closed  chan struct{}
+	once    sync.Once // guards the closing of closed
+}
+
+func newPipes() *pipes { return &pipes{dialled: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (p *pipes) dial(ctx context.Context) (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case p.dialled <- there:
+		return here, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.dialled:
+		return conn, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Net: "unix", Name: "pipes"} }
 
 // onlyHTTPS allows https, to everywhere but one host.
 type onlyHTTPS struct{}

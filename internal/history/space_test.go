@@ -91,7 +91,7 @@ func bulky(n uint64) history.Batch {
 			Key:    history.EventKey{Sequence: n, Index: i},
 			Tenant: "full",
 			Event: &fanfarev1.Event{
-				Id: fmt.Sprintf("e%d-%d", n, i), Type: "disk.filled", PublishTime: timestamppb.New(time.UnixMilli(int64(n))), //nolint:gosec // small
+				Id: fmt.Sprintf("e%d-%d", n, i), Type: "disk.filled", PublishTime: timestamppb.New(time.UnixMilli(int64(n))),
 				Data: []byte(strings.Repeat("x", 5<<10)),
 			},
 		})
@@ -116,7 +116,7 @@ func checkHistory(t *testing.T, store *history.SQLite, last uint64) {
 			break
 		}
 	}
-	if want := int(last) * len(bulky(1).Events); found != want { //nolint:gosec // small
+	if want := int(last) * len(bulky(1).Events); found != want {
 		t.Errorf("%d events are in the history, want %d", found, want)
 	}
 }

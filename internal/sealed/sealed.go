@@ -20,7 +20,7 @@ const KeySize = 32
 // version begins everything sealed, so that another cipher can follow.
 const version = 1
 
-// ErrSealed: the bytes were not sealed with this key, or were changed.
+// ErrSealed says that the bytes were not sealed with this key, or were changed.
 var ErrSealed = errors.New("sealed with another key, or damaged")
 
 // Box seals and opens with one key: AES-256-GCM with a random nonce for each
@@ -63,7 +63,7 @@ func Load(path string) (*Box, error) {
 // create writes a new key, whole or not at all.
 func create(path string) ([]byte, error) {
 	key := make([]byte, KeySize)
-	rand.Read(key) //nolint:errcheck // never fails
+	rand.Read(key)
 	text := []byte(base64.StdEncoding.EncodeToString(key) + "\n")
 	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) //nolint:gosec // the operator names the file
 	if err != nil {
@@ -78,7 +78,8 @@ func create(path string) ([]byte, error) {
 
 // Seal encrypts a secret.
 func (b *Box) Seal(secret string) []byte {
-	return b.aead.Seal([]byte{version}, nil, []byte(secret), []byte{version})
+	// No nonce is given: the cipher makes a random one for each.
+	return b.aead.Seal([]byte{version}, nil, []byte(secret), []byte{version}) //nolint:gosec // it is the prefix that is constant
 }
 
 // Open is the inverse of Seal. ErrSealed if it is not.

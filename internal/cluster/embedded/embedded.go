@@ -113,11 +113,11 @@ func removeUnmade(dir string) error {
 
 // markMade says, durably, that etcd has answered.
 func markMade(dir string) error {
-	mark, err := os.OpenFile(filepath.Join(dir, madeName), os.O_WRONLY|os.O_CREATE, fileMode)
+	mark, err := os.OpenFile(filepath.Join(dir, madeName), os.O_WRONLY|os.O_CREATE, fileMode) //nolint:gosec // the operator names the folder
 	if err != nil {
 		return fmt.Errorf("marking etcd data: %w", err)
 	}
-	folder, err := os.Open(dir)
+	folder, err := os.Open(dir) //nolint:gosec // the operator names the folder
 	if err != nil {
 		return errors.Join(fmt.Errorf("marking etcd data: %w", err), mark.Close())
 	}
