@@ -145,6 +145,13 @@ func (w *lives) hand(kind linkv1.Outcome_Kind) *hand {
 	return h
 }
 
+// attempts returns what the hand was given so far.
+func (h *hand) attempts() []attempted {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.targets)
+}
+
 // work takes dispatches until the stream ends.
 func (h *hand) work(kind linkv1.Outcome_Kind) {
 	for {
@@ -454,7 +461,7 @@ func TestRetryDelivery(t *testing.T) {
 		worker := w.hand(linkv1.Outcome_DELIVERED)
 		w.pass(time.Second)
 		// The second attempt, but the first step of a new schedule.
-		if got, want := worker.targets, []attempted{{"e1", 2, 1}}; !slices.Equal(got, want) {
+		if got, want := worker.attempts(), []attempted{{"e1", 2, 1}}; !slices.Equal(got, want) {
 			w.Errorf("attempts %v, want %v", got, want)
 		}
 		w.checkHistory("retried", s, map[string]fanfarev1.Delivery_State{

@@ -102,7 +102,7 @@ func TestLogLimit(t *testing.T) {
 		for range 3 {
 			n, refusal := publishUntilRefused(t, c, published, each)
 			checkRefused(t, refusal, "partition 0", "1.0 MiB")
-			if n-published < limit/each/4 {
+			if n-published < limit/each/8 {
 				t.Errorf("%d events were taken, want a good part of the limit", n-published)
 			}
 			published = n

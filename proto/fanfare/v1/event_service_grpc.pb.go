@@ -41,7 +41,8 @@ type EventServiceClient interface {
 	// UNAVAILABLE and DEADLINE_EXCEEDED mean that some or all of the events may
 	// be durable; publishing them again with the same ids is always safe, so a
 	// producer that retries gives its events ids. RESOURCE_EXHAUSTED means that
-	// none was stored and that space must be found first.
+	// none was stored, because the log is at a limit or its disk is filling up;
+	// the message says which, and RetryInfo when to try again.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
 	// PublishStream is Publish for producers that never stop: requests may be
 	// sent without waiting for answers, and answers come in the order of the
@@ -123,7 +124,8 @@ type EventServiceServer interface {
 	// UNAVAILABLE and DEADLINE_EXCEEDED mean that some or all of the events may
 	// be durable; publishing them again with the same ids is always safe, so a
 	// producer that retries gives its events ids. RESOURCE_EXHAUSTED means that
-	// none was stored and that space must be found first.
+	// none was stored, because the log is at a limit or its disk is filling up;
+	// the message says which, and RetryInfo when to try again.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	// PublishStream is Publish for producers that never stop: requests may be
 	// sent without waiting for answers, and answers come in the order of the
