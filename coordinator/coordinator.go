@@ -190,7 +190,7 @@ func (c *Coordinator) serve(ctx context.Context) error {
 	healthv1.RegisterHealthServer(server, health.NewServer())
 	reflection.Register(server)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return server.Serve(c.config.GRPC) })
+	group.Go(func() error { return serveOn(server, c.config.GRPC) })
 	if c.config.HTTP != nil {
 		if err := c.serveHTTP(ctx, group, server); err != nil {
 			server.Stop()
@@ -226,7 +226,7 @@ func (c *Coordinator) serveHTTP(ctx context.Context, group *errgroup.Group, serv
 		ReadHeaderTimeout: headerTimeout,
 		ErrorLog:          slog.NewLogLogger(c.logger.Handler(), slog.LevelWarn),
 	}
-	group.Go(func() error { return server.Serve(inside) })
+	group.Go(func() error { return serveOn(server, inside) })
 	group.Go(func() error {
 		if err := web.Serve(c.config.HTTP); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving HTTP: %w", err)
@@ -242,6 +242,15 @@ func (c *Coordinator) serveHTTP(ctx context.Context, group *errgroup.Group, serv
 		}
 		return conn.Close()
 	})
+	return nil
+}
+
+// serveOn serves until the server is stopped, which is no error: neither when
+// it was before it could begin.
+func serveOn(server *grpc.Server, listener net.Listener) error {
+	if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serving gRPC: %w", err)
+	}
 	return nil
 }
 

@@ -287,7 +287,7 @@ func checkHeader(t *testing.T, h http.Header) {
 		if name == "Content-Type" {
 			continue
 		}
-		for _, c := range []byte(fmt.Sprint(name, values[0])) {
+		for _, c := range fmt.Append(nil, name, values[0]) {
 			if c <= ' ' || c > '~' {
 				t.Errorf("header %s: %q has the byte %#x", name, values[0], c)
 			}

@@ -100,10 +100,19 @@ func TestReadBack(t *testing.T) {
 // held is a history that takes nothing until it is let go.
 type held struct {
 	history.Store
-	let chan struct{}
+	let  chan struct{}
+	held chan struct{} // capacity 1: somebody waits
+}
+
+func hold(store history.Store) *held {
+	return &held{store, make(chan struct{}), make(chan struct{}, 1)}
 }
 
 func (h *held) Write(ctx context.Context, batch history.Batch) error {
+	select {
+	case h.held <- struct{}{}:
+	default:
+	}
 	select {
 	case <-h.let:
 		return h.Store.Write(ctx, batch)
@@ -125,12 +134,14 @@ func TestDamageUnderALeaderHalts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t)
-				gate := &held{s.history, make(chan struct{})}
+				gate := hold(s.history)
 				s.config.History, s.config.RecentBytes = gate, 1 // so that the follower must read
 				log := &tampered{Log: s.open(s.logs)}
 				l := s.leader(log)
 				stop := s.run(l)
-				s.publish(l, "order.a", "order.b", "order.c", "order.d", "order.e")
+				s.publish(l, "order.a")
+				<-gate.held
+				s.publish(l, "order.b", "order.c", "order.d", "order.e")
 				log.tell(test.how)
 				close(gate.let)
 				select {
@@ -155,11 +166,13 @@ func TestOvertakenLeaderDoesNotHalt(t *testing.T) {
 		s := newSite(t)
 		shared := s.history
 		s.forgetHistory()
-		gate := &held{s.history, make(chan struct{})}
+		gate := hold(s.history)
 		s.config.History, s.config.RecentBytes = gate, 1 // so that the follower must read
 		old := s.leader(s.open(s.logs))
 		stop := s.run(old)
-		s.publish(old, "order.a", "order.b", "order.c")
+		s.publish(old, "order.a")
+		<-gate.held // from here on the follower has to read what it missed
+		s.publish(old, "order.b", "order.c")
 		s.config.History = shared
 		s.lead(func(*Leader) {
 			s.saveSnapshot(func(*ledger.Ledger) {})

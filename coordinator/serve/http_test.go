@@ -457,13 +457,14 @@ func TestMetrics(t *testing.T) {
 		sums := make(map[string]float64)
 		for name, family := range families {
 			for _, metric := range family.GetMetric() {
-				key := name
+				var key strings.Builder
+				key.WriteString(name)
 				for _, label := range metric.GetLabel() {
 					if l := label.GetName(); l == "fanfare_delivery_state" || l == "error_type" {
-						key += "/" + label.GetValue()
+						key.WriteString("/" + label.GetValue())
 					}
 				}
-				sums[key] += metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+				sums[key.String()] += metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
 			}
 		}
 		for key, want := range map[string]float64{

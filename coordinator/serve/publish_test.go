@@ -411,11 +411,12 @@ func TestBrokenStreamsGiveBackTheirMemory(t *testing.T) {
 		for range 30 {
 			large.Events = append(large.Events, &fanfarev1.Event{Type: "a", DataContentType: "a/b", Data: make([]byte, 255<<10)})
 		}
-		for range 6 { // of 23 MiB each
+		small := &fanfarev1.PublishStreamRequest{Parent: tenant, Events: []*fanfarev1.Event{{Type: "a"}}}
+		for range 6 { // with 15 MiB each
 			w.logs.RefuseForSpace(true)
 			stream := must[publishStream](w)(w.events.PublishStream(w.Context()))
-			for range 3 {
-				if err := stream.Send(large); err != nil && !errors.Is(err, io.EOF) { // EOF: it has ended
+			for _, request := range []*fanfarev1.PublishStreamRequest{small, large, large} {
+				if err := stream.Send(request); err != nil && !errors.Is(err, io.EOF) { // EOF: it has ended
 					w.Fatal(err)
 				}
 			}

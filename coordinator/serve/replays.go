@@ -51,10 +51,10 @@ func (s *Server) RetryDelivery(ctx context.Context, request *fanfarev1.RetryDeli
 	if err != nil {
 		return nil, err
 	}
-	if key.Sequence < bounds.First {
-		return nil, &Error{codes.FailedPrecondition, "name", "is a delivery whose event the log no longer holds"}
-	}
 	err = leader.Change(ctx, "retry "+id, func(l *ledger.Ledger, _ ledger.Number, record *linkv1.Record) error {
+		if key.Sequence < max(bounds.First, leader.Kept()) {
+			return &Error{codes.FailedPrecondition, "name", "is a delivery whose event the log no longer holds"}
+		}
 		if l.Subscription(ledger.Number(key.Subscription)) == nil {
 			return &Error{codes.FailedPrecondition, "name", "is a delivery whose subscription was deleted"}
 		}

@@ -276,3 +276,16 @@ func TestLeaseLostWhileCampaigning(t *testing.T) {
 		}
 	})
 }
+
+// A coordinator that is stopped before it has begun ends without an error.
+func TestStoppedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := sim.New(t, sim.Config{})
+		for range 50 {
+			if err := c.Coordinators[0].Stop(); err != nil {
+				t.Fatal(err)
+			}
+			c.Coordinators[0].Start()
+		}
+	})
+}
