@@ -31,8 +31,8 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: ## Start a whole cluster here and watch it deliver real events
-	$(GO) run ./cmd/fanfare dev --demo
+run: build ## Start a whole cluster here and watch it deliver real events
+	@bin/fanfare dev --demo
 
 .PHONY: build
 build: ## Build bin/fanfare

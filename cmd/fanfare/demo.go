@@ -337,10 +337,10 @@ The cluster stays up. To go on from another terminal:
   curl '%[1]s/subscriptions'
   curl -d '{"url": "http://127.0.0.1:9400/", "eventTypes": ["order.*"]}' %[1]s/subscriptions
 
-  go run ./cmd/fanfare sink            # a receiver of your own, on 127.0.0.1:9400
-  go run ./cmd/fanfare deliveries list
-  go run ./cmd/fanfare tail
-  go run ./cmd/fanfare cluster
+  bin/fanfare sink            # a receiver of your own, on 127.0.0.1:9400
+  bin/fanfare deliveries list
+  bin/fanfare tail
+  bin/fanfare cluster
 
 Ctrl-C ends it.
 

@@ -80,6 +80,12 @@ func TestSilentLog(t *testing.T) {
 	}
 	tmpfs.Run(t, smallDisk, func(t *testing.T, dir string) {
 		data := filepath.Join(dir, "data")
+		if err := os.Mkdir(data, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(t.TempDir(), filepath.Join(data, "etcd")); err != nil { // which panics on a full disk
+			t.Fatal(err)
+		}
 		d := startDev(t, data, "--partitions", "2", "--min-free-space", "1")
 		ballast := fillDisk(t, dir, 16<<20)
 		acknowledged := d.publishUntilRefused(t)
@@ -224,5 +230,23 @@ func (d *dev) checkEvents(t *testing.T, want []string) {
 	}
 	if got["refused"] {
 		t.Error("an event that was refused was stored")
+	}
+}
+
+func TestBytesFlag(t *testing.T) {
+	for text, want := range map[string]uint64{
+		"0": 0, "1048576": 1 << 20, "7B": 7, "512MiB": 512 << 20, "2 GiB": 2 << 30, "1TiB": 1 << 40,
+		"100MB": 100_000_000, "3KB": 3000, "3kB": 3000,
+	} {
+		var f bytesFlag
+		if err := f.Set(text); err != nil || f.value != want {
+			t.Errorf("%q is %d (%v), want %d", text, f.value, err, want)
+		}
+	}
+	for _, text := range []string{"", "MiB", "-1", "1.5GiB", "1 PiB", "5iB", "5KMB", "9999999999TiB", "1GiBx"} {
+		var f bytesFlag
+		if err := f.Set(text); err == nil {
+			t.Errorf("%q is taken for %d", text, f.value)
+		}
 	}
 }

@@ -3,8 +3,8 @@ package lead
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
+	"log/slog"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -34,11 +34,12 @@ type session struct {
 	epochs  map[int]int64 // of the slots; owned by the loop
 	cancel  context.CancelFunc
 	secrets Opener
+	logger  *slog.Logger
 	outbox  *queue[message]
 }
 
 // message makes a message when its turn to be sent comes, off the loop.
-type message func() (*linkv1.AttachResponse, error)
+type message func() *linkv1.AttachResponse
 
 // Attach serves a session until the stream or the leadership ends. hello was
 // received from the stream already. It returns a gRPC status.
@@ -54,6 +55,7 @@ func (l *Leader) Attach(stream Stream, hello *linkv1.Hello) error {
 		epochs:  make(map[int]int64),
 		cancel:  cancel,
 		secrets: l.config.Secrets,
+		logger:  l.logger,
 		outbox:  newQueue[message](),
 	}
 	credit := dispatch.NewCredit(hello.GetCreditCount(), hello.GetCreditBytes())
@@ -123,11 +125,7 @@ func (s *session) send(ctx context.Context, stream Stream) error {
 			return err
 		}
 		for _, m := range batch {
-			response, err := m()
-			if err != nil {
-				return err
-			}
-			if err := stream.Send(response); err != nil {
+			if err := stream.Send(m()); err != nil {
 				return err
 			}
 		}
@@ -135,7 +133,7 @@ func (s *session) send(ctx context.Context, stream Stream) error {
 }
 
 func (s *session) putResponse(r *linkv1.AttachResponse) {
-	s.outbox.put(func() (*linkv1.AttachResponse, error) { return r, nil })
+	s.outbox.put(func() *linkv1.AttachResponse { return r })
 }
 
 func (s *session) dispatch(d *linkv1.Dispatch) {
@@ -156,10 +154,9 @@ func (s *session) subscriptionChanged(slot int, change ledger.SubscriptionChange
 		return
 	}
 	stored := change.Current.Stored
-	s.outbox.put(func() (*linkv1.AttachResponse, error) {
-		var err error
-		delta.Put, err = s.endpoint(change.Number, stored)
-		return &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Delta{Delta: delta}}, err
+	s.outbox.put(func() *linkv1.AttachResponse {
+		delta.Put = s.endpoint(change.Number, stored)
+		return &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Delta{Delta: delta}}
 	})
 }
 
@@ -178,21 +175,17 @@ func (s *session) snapshot(slot int, epoch int64, all []*ledger.Subscription) {
 		part := parts[:n]
 		parts = parts[n:]
 		complete := len(parts) == 0
-		s.outbox.put(func() (*linkv1.AttachResponse, error) {
+		s.outbox.put(func() *linkv1.AttachResponse {
 			message := &linkv1.ShardSnapshot{Slot: int32(slot), Epoch: epoch, Complete: complete} //nolint:gosec // few slots
 			for _, sub := range part {
-				endpoint, err := s.endpoint(sub.number, sub.stored)
-				if err != nil {
-					return nil, err
-				}
-				message.Endpoints = append(message.Endpoints, endpoint)
+				message.Endpoints = append(message.Endpoints, s.endpoint(sub.number, sub.stored))
 			}
-			return &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Snapshot{Snapshot: message}}, nil
+			return &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Snapshot{Snapshot: message}}
 		})
 	}
 }
 
-func (s *session) endpoint(number ledger.Number, stored *linkv1.StoredSubscription) (*linkv1.Endpoint, error) {
+func (s *session) endpoint(number ledger.Number, stored *linkv1.StoredSubscription) *linkv1.Endpoint {
 	endpoint := &linkv1.Endpoint{
 		Number:       uint64(number),
 		Tenant:       stored.GetTenant(),
@@ -200,12 +193,13 @@ func (s *session) endpoint(number ledger.Number, stored *linkv1.StoredSubscripti
 	}
 	for _, sealed := range stored.GetSealedSecrets() {
 		secret, err := s.secrets.Open(sealed)
-		if err != nil {
-			return nil, fmt.Errorf("opening a secret of subscription %s: %w", stored.GetId(), err)
+		if err != nil { // it concerns this subscription only: without a secret nothing is sent
+			s.logger.Error("opening a secret", "subscription", stored.GetId(), "error", err)
+			continue
 		}
 		endpoint.Secrets = append(endpoint.Secrets, secret)
 	}
-	return endpoint, nil
+	return endpoint
 }
 
 // attach begins a session.
