@@ -19,8 +19,13 @@ import (
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
-// smallDisk has room for what embedded etcd takes at once, and some more.
-const smallDisk = 224 << 20
+const (
+	// smallDisk has room for what embedded etcd takes at once, and some more.
+	smallDisk = 320 << 20
+	// smallReserve is three times what SQLite writes at once when it empties
+	// its journal: nothing else is on this disk that does not ask first.
+	smallReserve = "48MiB"
+)
 
 // A disk that fills under load has publishes refused and nothing else, loses
 // nothing that was acknowledged, and has publishes taken again once there is
@@ -31,10 +36,10 @@ func TestFullDisk(t *testing.T) {
 	}
 	tmpfs.Run(t, smallDisk, func(t *testing.T, dir string) {
 		data := filepath.Join(dir, "data")
-		d := startDev(t, data, "--partitions", "2", "--min-free-space", "16MiB")
+		d := startDev(t, data, "--partitions", "2", "--min-free-space", smallReserve)
 		r := newReceiver(t, nil)
 		d.subscribe(t, &fanfarev1.Subscription{Url: r.url + "/"})
-		ballast := fillDisk(t, dir, 48<<20)
+		ballast := fillDisk(t, dir, 96<<20)
 		acknowledged := d.publishUntilRefused(t)
 		for range 10 {
 			if err := d.publishLarge(t.Context(), "refused"); status.Code(err) != codes.ResourceExhausted {
@@ -66,7 +71,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		d.checkEvents(t, acknowledged)
 		d.stop(t)
-		again := startDev(t, data, "--partitions", "2", "--min-free-space", "16MiB")
+		again := startDev(t, data, "--partitions", "2", "--min-free-space", smallReserve)
 		again.checkEvents(t, acknowledged)
 		again.stop(t)
 	})
@@ -99,7 +104,7 @@ func TestSilentLog(t *testing.T) {
 		if err := os.Remove(ballast); err != nil {
 			t.Fatal(err)
 		}
-		again := startDev(t, data, "--partitions", "2", "--min-free-space", "16MiB")
+		again := startDev(t, data, "--partitions", "2", "--min-free-space", smallReserve)
 		again.checkEvents(t, acknowledged)
 		if err := again.publishLarge(t.Context(), "after"); err != nil {
 			t.Errorf("publishing with space again: %v", err)
