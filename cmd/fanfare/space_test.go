@@ -77,21 +77,17 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
-// If nobody watches the disk the log's server meets its end, and falls silent
-// for good. Then the process ends and says why; the next one has everything.
+// A log on a disk that nobody watches meets its end, and falls silent for good.
+// Then the process ends and says why; the next one has everything.
 func TestSilentLog(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes as long as a log may be silent")
 	}
-	tmpfs.Run(t, smallDisk, func(t *testing.T, dir string) {
-		data := filepath.Join(dir, "data")
-		if err := os.Mkdir(data, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(t.TempDir(), filepath.Join(data, "etcd")); err != nil { // which panics on a full disk
-			t.Fatal(err)
-		}
-		d := startDev(t, data, "--partitions", "2", "--min-free-space", "1")
+	tmpfs.Run(t, 64<<20, func(t *testing.T, dir string) {
+		data := t.TempDir()
+		startDev(t, data, "--partitions", "2").stop(t)
+		moveLog(t, filepath.Join(data, "nats"), filepath.Join(dir, "nats"))
+		d := startDev(t, data, "--partitions", "2")
 		ballast := fillDisk(t, dir, 16<<20)
 		acknowledged := d.publishUntilRefused(t)
 		if code := d.wait(t); code != exitFailed {
@@ -104,13 +100,27 @@ func TestSilentLog(t *testing.T) {
 		if err := os.Remove(ballast); err != nil {
 			t.Fatal(err)
 		}
-		again := startDev(t, data, "--partitions", "2", "--min-free-space", smallReserve)
+		again := startDev(t, data, "--partitions", "2")
 		again.checkEvents(t, acknowledged)
 		if err := again.publishLarge(t.Context(), "after"); err != nil {
 			t.Errorf("publishing with space again: %v", err)
 		}
 		again.stop(t)
 	})
+}
+
+// moveLog moves a folder to another file system, and leaves a link to it.
+func moveLog(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(from); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(to, from); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // fillDisk writes a file that leaves so many bytes free, and returns its name.

@@ -378,7 +378,7 @@ func TestPublishStreamEndsWhileTheProducerWaits(t *testing.T) {
 			if err := stream.CloseSend(); err != nil {
 				w.Error(err)
 			}
-			<-ended
+			w.Error(<-ended)
 		}
 	})
 }
