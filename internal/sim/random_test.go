@@ -20,13 +20,15 @@ import (
 )
 
 // Everything at random, against a naive oracle. SEEDS is how many seeds run,
-// SEED is the one to run alone; either is named when one fails.
+// SEED is the one to run alone, and STEPS how long a life is; the seed is named
+// when one fails.
 func TestRandom(t *testing.T) {
+	steps := number(t, "STEPS", randomSteps)
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprintf("SEED=%d", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRandomRun(t, seed)
-				for range randomSteps {
+				for range steps {
 					r.step()
 				}
 				r.heal()
@@ -41,23 +43,27 @@ const (
 	randomSteps  = 80
 )
 
-func seeds(t *testing.T) []uint64 {
-	number := func(name string, fallback uint64) uint64 {
-		text := os.Getenv(name)
-		if text == "" {
-			return fallback
-		}
-		n, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			t.Fatalf("reading %s: %v", name, err)
-		}
-		return n
+// number reads an environment variable.
+func number(t *testing.T, name string, fallback uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return fallback
 	}
-	if only := number("SEED", 0); only > 0 {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("reading %s: %v", name, err)
+	}
+	return n
+}
+
+func seeds(t *testing.T) []uint64 {
+	t.Helper()
+	if only := number(t, "SEED", 0); only > 0 {
 		return []uint64{only}
 	}
 	var all []uint64
-	for i := range number("SEEDS", defaultSeeds) {
+	for i := range number(t, "SEEDS", defaultSeeds) {
 		all = append(all, i+1)
 	}
 	return all
