@@ -82,8 +82,8 @@ func (r *replayer) round(ctx context.Context) (running, worked bool, err error) 
 	return len(found) > 0, worked, nil
 }
 
-// step looks at the next deliveries of a replay.
-func (r *replayer) step(ctx context.Context, id string, stored *linkv1.StoredReplay) (moved bool, err error) {
+// step looks at the next deliveries of a replay, and reports whether it moved.
+func (r *replayer) step(ctx context.Context, id string, stored *linkv1.StoredReplay) (bool, error) {
 	after := history.DeliveryKey{
 		EventKey:     history.EventKey{Partition: r.leader.config.Partition, Sequence: stored.GetAfterSequence(), Index: stored.GetAfterIndex()},
 		Subscription: stored.GetAfterSubscription(),
@@ -96,6 +96,7 @@ func (r *replayer) step(ctx context.Context, id string, stored *linkv1.StoredRep
 	if err != nil {
 		return false, err
 	}
+	moved := false // the loop's, until Change succeeds
 	err = r.leader.Change(ctx, "replay "+id, func(l *ledger.Ledger, _ ledger.Number, record *linkv1.Record) error {
 		now := l.Replay(id)
 		if now.GetReplay().GetState() != fanfarev1.Replay_RUNNING {
@@ -114,10 +115,14 @@ func (r *replayer) step(ctx context.Context, id string, stored *linkv1.StoredRep
 		record.Replays = append(record.Replays, &linkv1.ReplayChange{Id: id, Put: next})
 		return nil
 	})
-	if errors.Is(err, errReplayEnded) || errors.Is(err, errReplayWaits) {
+	switch {
+	case errors.Is(err, errReplayEnded), errors.Is(err, errReplayWaits):
 		return false, nil
+	case err != nil:
+		return false, err // the loop may be building the change still
+	default:
+		return moved, nil
 	}
-	return moved, err
 }
 
 // readmit adds to the record what of these rows can be owed again, as far as

@@ -162,7 +162,10 @@ func (s *Server) UpdateSubscription(ctx context.Context, request *fanfarev1.Upda
 		record.Subscriptions = append(record.Subscriptions, &linkv1.SubscriptionChange{Number: uint64(sub.Number), Put: stored})
 		return nil
 	})
-	return updated, err
+	if err != nil {
+		return nil, err
+	}
+	return updated, nil
 }
 
 // changeOne makes a change of a subscription that exists durable.

@@ -213,8 +213,12 @@ func (c *Coordinator) Restart() {
 // Log is the coordinator's way to the logs, with all that can go wrong on it.
 func (c *Coordinator) Log() *eventlog.Memory { return c.life.logs }
 
-// LoseHistory cuts the coordinator off from the history, for this life.
+// LoseHistory cuts the coordinator off from the history, for this life: what
+// it follows the log with stands still, snapshots and purges included.
 func (c *Coordinator) LoseHistory() { c.life.history.gone.Store(true) }
+
+// FindHistory is the inverse of LoseHistory.
+func (c *Coordinator) FindHistory() { c.life.history.gone.Store(false) }
 
 // RefuseEvents brings the coordinator's log to its soft limit, or back: events
 // are refused for want of space, and nothing else is.
