@@ -153,7 +153,7 @@ func (l *Leader) Run(ctx context.Context) error {
 		return err
 	}
 	l.logger.Info("leading", "epoch", state.Epoch(), "sequence", state.Sequence(),
-		"subscriptions", len(state.Subscriptions()), "outstanding", state.Outstanding())
+		"subscriptions", state.SubscriptionCount(), "outstanding", state.Outstanding())
 	l.epoch = state.Epoch()
 	fence := markOf(state)
 	group, leading := errgroup.WithContext(ctx)

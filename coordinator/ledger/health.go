@@ -181,6 +181,7 @@ func (l *Ledger) setMode(s *Subscription, mode Mode, reason string, result *Resu
 	if mode != Active && !s.behind {
 		l.fallBehind(s, Position{l.sequence, 0})
 	}
+	l.refile(s)
 	result.paced(s)
 }
 
@@ -206,6 +207,7 @@ func (l *Ledger) foldControl(control *linkv1.Control, result *Result) {
 		}
 	case linkv1.Control_ACTION_UNSPECIFIED:
 	}
+	l.refile(s)
 }
 
 // resume sends again, as to an endpoint of which nothing is known. If no event
@@ -233,6 +235,7 @@ func (l *Ledger) fallBehind(s *Subscription, from Position) {
 	s.behind, s.cursor = true, from
 	l.behind[s.Number] = s
 	l.tenants[s.Tenant].index.remove(s.Number, s.patterns())
+	l.refile(s)
 }
 
 // catchUp makes a subscription current.
@@ -245,7 +248,7 @@ func (l *Ledger) catchUp(s *Subscription) {
 // expire ends what is owed of records before this one, and moves those that
 // are behind past them.
 func (l *Ledger) expire(before uint64, result *Result) {
-	for _, s := range l.Subscriptions() {
+	for _, s := range l.olderThan(before) {
 		n := 0
 		for n < len(s.owed) && s.owed[n].position.Sequence < before {
 			result.Deliveries = append(result.Deliveries, s.change(Expired, s.owed[n]))
@@ -260,6 +263,7 @@ func (l *Ledger) expire(before uint64, result *Result) {
 			s.cursor = Position{before, 0}
 			s.eras = s.Interest().after(before).eras
 		}
+		l.refile(s)
 	}
 	l.timeline.trim(before)
 }
@@ -277,4 +281,5 @@ func (l *Ledger) foldReadmit(readmit *linkv1.Readmit, result *Result) {
 		}
 		l.owe(s, owed{position: at, attempts: readmit.GetAttempts()[i], next: l.time, since: l.time}, result)
 	}
+	l.refile(s)
 }

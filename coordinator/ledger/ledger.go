@@ -104,6 +104,9 @@ type Ledger struct {
 	timeline      timeline
 	outstanding   int // over all subscriptions
 	behind        map[Number]*Subscription
+	hungry        map[Number]*Subscription // of those behind, who may be admitted more: see Laggards
+	needed        lowest                   // by the oldest record they need
+	waiting       lowest                   // by when their oldest delivery began to be owed
 }
 
 // New returns the ledger of an empty log.
@@ -114,6 +117,15 @@ func New() *Ledger {
 		tenants:       make(map[TenantID]*tenant),
 		subscriptions: make(map[Number]*Subscription),
 		behind:        make(map[Number]*Subscription),
+		hungry:        make(map[Number]*Subscription),
+		needed: lowest{
+			now: (*Subscription).needs,
+			at:  func(s *Subscription) *int { return &s.neededAt },
+		},
+		waiting: lowest{
+			now: (*Subscription).waitsSince,
+			at:  func(s *Subscription) *int { return &s.waitingAt },
+		},
 		replays:       make(map[string]*linkv1.StoredReplay),
 	}
 }
@@ -188,6 +200,9 @@ func (l *Ledger) Fold(sequence uint64, hash []byte, record *linkv1.Record) (Resu
 		l.epoch = record.GetEpoch()
 		l.version = fence.GetFoldVersion()
 		l.limits = resolve(fence.GetLimits())
+		for _, s := range l.behind {
+			l.refile(s) // what it has room for may have changed
+		}
 	}
 	var result Result
 	for _, change := range record.GetTenants() {
@@ -340,6 +355,8 @@ func (l *Ledger) owe(s *Subscription, o owed, result *Result) {
 		return
 	}
 	l.outstanding++
+	l.needed.note(s, o.position.Sequence)
+	l.waiting.note(s, uint64(max(0, o.since))) //nolint:gosec // not negative
 	result.Deliveries = append(result.Deliveries, s.change(Owed, o))
 }
 
@@ -348,12 +365,18 @@ func (l *Ledger) fresh(at Position) owed {
 	return owed{position: at, next: l.time, since: l.time}
 }
 
+// ceiling is how many deliveries a subscription may have outstanding while the
+// partition's budget lasts.
+func (l *Ledger) ceiling(s *Subscription) int {
+	if s.Failing() {
+		return int(l.limits.GetOutstandingFailing())
+	}
+	return int(l.limits.GetOutstandingHealthy())
+}
+
 // capacity is how many deliveries a subscription may have outstanding now.
 func (l *Ledger) capacity(s *Subscription) int {
-	most := int(l.limits.GetOutstandingHealthy())
-	if s.Failing() {
-		most = int(l.limits.GetOutstandingFailing())
-	}
+	most := l.ceiling(s)
 	if l.outstanding >= int(l.limits.GetOutstandingPartition()) {
 		most = min(most, reserved)
 	}
@@ -388,6 +411,7 @@ func (l *Ledger) foldAdmit(admit *linkv1.Admit, result *Result) {
 	if next.Sequence > l.lastEvents {
 		l.catchUp(s)
 	}
+	l.refile(s)
 }
 
 // foldOutcomes counts attempts. What the ledger does not know as owed, or has
@@ -408,6 +432,7 @@ func (l *Ledger) foldOutcomes(outcomes *linkv1.Outcomes, result *Result) {
 			continue
 		}
 		l.foldAttempt(s, *o, reported, result)
+		l.refile(s)
 	}
 }
 
@@ -481,13 +506,12 @@ func (l *Ledger) BehindCount() int { return len(l.behind) }
 // Laggards returns the subscriptions that are behind and have room again, with
 // how many deliveries they have room for, in the order of their numbers. One
 // whose set is still more than half full is left out, so that what is admitted
-// is worth reading the log for.
+// is worth reading the log for; and one whose breaker is open and that has
+// something to be probed with, since more would only lie there. So the dead cost
+// nothing here.
 func (l *Ledger) Laggards() iter.Seq2[*Subscription, int] {
 	rooms := make(map[Number]int)
-	for number, s := range l.behind {
-		if s.mode != Active {
-			continue
-		}
+	for number, s := range l.hungry {
 		capacity := l.capacity(s)
 		if room := capacity - len(s.owed); 2*room >= capacity && room > 0 {
 			rooms[number] = room
@@ -512,13 +536,8 @@ func (l *Ledger) Seen(tenant TenantID, id string) bool {
 // somebody: all before it may be purged, as far as the ledger is concerned.
 func (l *Ledger) Floor() uint64 {
 	floor := l.sequence + 1
-	for _, s := range l.subscriptions {
-		if len(s.owed) > 0 {
-			floor = min(floor, s.owed[0].position.Sequence)
-		}
-		if s.behind {
-			floor = min(floor, s.cursor.Sequence)
-		}
+	if sequence, _, ok := l.needed.least(); ok {
+		floor = min(floor, sequence)
 	}
 	return floor
 }
@@ -526,13 +545,6 @@ func (l *Ledger) Floor() uint64 {
 // OldestSince returns when the oldest outstanding delivery began to be owed,
 // in unix ms; 0 if nothing is owed.
 func (l *Ledger) OldestSince() int64 {
-	oldest := int64(0)
-	for _, s := range l.subscriptions {
-		for i := range s.owed {
-			if oldest == 0 || s.owed[i].since < oldest {
-				oldest = s.owed[i].since
-			}
-		}
-	}
-	return oldest
+	since, _, _ := l.waiting.least()
+	return int64(since) //nolint:gosec // was an int64
 }

@@ -422,11 +422,12 @@ func (o *oracle) room(s *oracleSub) int {
 }
 
 // laggards is who is behind and worth reading the log for, and for how many
-// deliveries.
+// deliveries. One whose breaker is open needs only something to be probed with.
 func (o *oracle) laggards() map[Number]int {
 	rooms := map[Number]int{}
 	for number, s := range o.subs {
-		if s != nil && s.behind && s.mode == Active && o.room(s) > 0 && o.room(s) >= len(s.owed) {
+		if s != nil && s.behind && s.mode == Active && o.room(s) > 0 && o.room(s) >= len(s.owed) &&
+			(!s.open() || len(s.owed) == 0) {
 			rooms[number] = o.room(s)
 		}
 	}
@@ -468,6 +469,18 @@ func (o *oracle) floor(sequence uint64) uint64 {
 	return floor
 }
 
+// oldestSince asks every delivery that is owed since when it is.
+func oldestSince(l *Ledger) (oldest int64) {
+	for _, s := range l.subscriptions {
+		for _, o := range s.owed {
+			if oldest == 0 || o.since < oldest {
+				oldest = o.since
+			}
+		}
+	}
+	return oldest
+}
+
 // compare says where a ledger differs, and which of the ledger's promises it
 // breaks.
 func (o *oracle) compare(l *Ledger) error {
@@ -484,6 +497,9 @@ func (o *oracle) compare(l *Ledger) error {
 	}
 	if want := o.floor(l.Sequence()); l.Floor() != want {
 		return fmt.Errorf("floor is %d, want %d", l.Floor(), want)
+	}
+	if want := oldestSince(l); l.OldestSince() != want {
+		return fmt.Errorf("the oldest delivery is owed since %d, want %d", l.OldestSince(), want)
 	}
 	if got, want := maps.Collect(l.Laggards()), numbered(l, o.laggards()); !maps.Equal(got, want) {
 		return fmt.Errorf("laggards are %v, want %v", got, want)

@@ -212,4 +212,8 @@ func (l *Ledger) decodeSubscription(state *linkv1.SubscriptionState) {
 	} else {
 		t.index.add(s.Number, s.patterns())
 	}
+	l.refile(s)
+	if since, ok := s.waitsSince(); ok {
+		l.waiting.note(s, since)
+	}
 }

@@ -38,6 +38,9 @@ type Subscription struct {
 	mode         Mode
 	modeReason   string // why it is not Active
 	modeSince    int64  // unix ms; 0 while Active
+
+	hungry              bool // it is in the ledger's set of that name
+	neededAt, waitingAt int  // where it is in the ledger's heaps
 }
 
 // owed is one outstanding delivery.
@@ -253,12 +256,14 @@ func (l *Ledger) foldSubscription(change *linkv1.SubscriptionChange, result *Res
 		result.Subscriptions = append(result.Subscriptions, SubscriptionChange{number, s})
 		if moved {
 			l.succeeded(s, result) // nothing is known of another endpoint
+			l.refile(s)
 		}
 	}
 }
 
 func (l *Ledger) deleteSubscription(s *Subscription, result *Result) {
 	l.cancelOwed(s, result)
+	l.unfile(s)
 	t := l.tenants[s.Tenant]
 	if s.behind {
 		delete(l.behind, s.Number)
@@ -305,9 +310,13 @@ func (l *Ledger) TenantSubscriptions(id TenantID, after Number, limit int) []*Su
 
 // Subscriptions returns all subscriptions in the order they were created.
 func (l *Ledger) Subscriptions() []*Subscription {
-	return slices.SortedFunc(maps.Values(l.subscriptions), func(a, b *Subscription) int {
-		return cmp.Compare(a.Number, b.Number)
-	})
+	all := slices.Collect(maps.Values(l.subscriptions))
+	sortByNumber(all)
+	return all
+}
+
+func sortByNumber(all []*Subscription) {
+	slices.SortFunc(all, func(a, b *Subscription) int { return cmp.Compare(a.Number, b.Number) })
 }
 
 // Tenant returns a tenant that was put, or nil.
