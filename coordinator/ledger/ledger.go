@@ -126,7 +126,7 @@ func New() *Ledger {
 			now: (*Subscription).waitsSince,
 			at:  func(s *Subscription) *int { return &s.waitingAt },
 		},
-		replays:       make(map[string]*linkv1.StoredReplay),
+		replays: make(map[string]*linkv1.StoredReplay),
 	}
 }
 
