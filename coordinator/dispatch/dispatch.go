@@ -46,6 +46,7 @@ type slot struct {
 	owner   *session // nil: nobody claimed it, or its owner is gone
 	members []ledger.Number
 	ready   []*subscription // ring: each has something due and room in its window
+	inHand  int             // of the members' deliveries
 }
 
 // session is an attached worker, or one that left something behind.
@@ -63,7 +64,7 @@ type subscription struct {
 	number  ledger.Number
 	slot    *slot
 	waiting heap[item]
-	hands   map[ledger.Position]*hand
+	hands   map[ledger.Position]*hand // nil at first, and again where only one at a time is sent
 	window  int
 	pace    ledger.Pace
 	ready   bool  // in the slot's ring
@@ -119,7 +120,6 @@ func (d *Dispatch) Put(number ledger.Number) {
 	s := &subscription{
 		number: number,
 		slot:   d.slots[d.SlotOf(number)],
-		hands:  make(map[ledger.Position]*hand),
 		window: WindowStart,
 		timer:  -1,
 		waiting: heap[item]{less: func(a, b item) bool {
@@ -245,6 +245,9 @@ func (d *Dispatch) Claim(id SessionID, number int, epoch int64, inHand []ledger.
 // reclaim settles, for one subscription of a slot with a new owner, who has
 // what.
 func (d *Dispatch) reclaim(s *subscription, owner *session, declared map[ledger.Delivery]struct{}) {
+	if len(s.hands) == 0 {
+		return
+	}
 	for _, position := range slices.SortedFunc(maps.Keys(s.hands), ledger.Position.Compare) {
 		h := s.hands[position]
 		_, has := declared[ledger.Delivery{Subscription: s.number, Position: position}]
@@ -419,12 +422,9 @@ type SlotState struct {
 // Slot returns the state of a slot.
 func (d *Dispatch) Slot(number int) SlotState {
 	slot := d.slots[number]
-	state := SlotState{Epoch: slot.epoch, Subscriptions: len(slot.members)}
+	state := SlotState{Epoch: slot.epoch, Subscriptions: len(slot.members), InHand: slot.inHand}
 	if slot.owner != nil {
 		state.Worker = slot.owner.worker.ID
-	}
-	for _, member := range slot.members {
-		state.InHand += len(d.subscriptions[member].hands)
 	}
 	return state
 }
@@ -528,8 +528,12 @@ func (d *Dispatch) hold(s *subscription, owner *session, it item) {
 }
 
 func (d *Dispatch) place(s *subscription, owner *session, it item) {
+	if s.hands == nil {
+		s.hands = make(map[ledger.Position]*hand)
+	}
 	s.hands[it.position] = &hand{item: it, session: owner}
 	owner.hands[ledger.Delivery{Subscription: s.number, Position: it.position}] = struct{}{}
+	s.slot.inHand++
 	d.inHand++
 }
 
@@ -541,8 +545,12 @@ func (d *Dispatch) take(s *subscription, position ledger.Position) *hand {
 		return nil
 	}
 	delete(s.hands, position)
+	if len(s.hands) == 0 && s.window == 1 {
+		s.hands = nil // of the dead there may be very many
+	}
 	delete(h.session.hands, ledger.Delivery{Subscription: s.number, Position: position})
 	h.session.credit.Give(h.bytes)
+	s.slot.inHand--
 	d.inHand--
 	d.arm(s)
 	return h
