@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 )
 
 // eventKey stands for a tenant's event id in the idempotency window.
@@ -12,13 +13,17 @@ func keyOf(tenant TenantID, id string) eventKey {
 	return eventKey(sum[:16])
 }
 
+// home is where a search for the key begins. The key is a hash already.
+func (k *eventKey) home() int { return int(binary.LittleEndian.Uint32(k[:])) }
+
 // window is the ids published of late, oldest first: a ring that grows as
-// needed, and the set of what is in it.
+// needed, and a table of what is in it. There may be a million, twice in each
+// leader, and so it is not a map, which takes three times the space.
 type window struct {
-	ring []windowEntry // length is a power of two, or zero
-	head int           // oldest
-	size int
-	set  map[eventKey]struct{}
+	ring  []windowEntry
+	head  int // oldest
+	size  int
+	table []uint32 // index in the ring plus one; 0: free. Linear probing; its length is a power of two
 }
 
 type windowEntry struct {
@@ -26,9 +31,30 @@ type windowEntry struct {
 	time int64 // unix ms
 }
 
+// Sizes of a window.
+const (
+	windowSmallest = 64
+	// windowDoubles is up to which size the ring doubles. Then it grows by an
+	// eighth: a million entries need no room for a second million.
+	windowDoubles = 1 << 16
+)
+
 func (w *window) has(key eventKey) bool {
-	_, ok := w.set[key]
-	return ok
+	_, found := w.search(key)
+	return found
+}
+
+// search returns where in the table a key is, or belongs.
+func (w *window) search(key eventKey) (at int, found bool) {
+	if len(w.table) == 0 {
+		return 0, false
+	}
+	for at = key.home() & (len(w.table) - 1); w.table[at] != 0; at = (at + 1) & (len(w.table) - 1) {
+		if w.ring[w.table[at]-1].key == key {
+			return at, true
+		}
+	}
+	return at, false
 }
 
 func (w *window) add(key eventKey, time int64) {
@@ -38,32 +64,67 @@ func (w *window) add(key eventKey, time int64) {
 	if w.size == len(w.ring) {
 		w.grow()
 	}
-	w.ring[(w.head+w.size)&(len(w.ring)-1)] = windowEntry{key, time}
+	i := w.index(w.size)
+	w.ring[i] = windowEntry{key, time}
 	w.size++
-	w.set[key] = struct{}{}
+	at, _ := w.search(key)
+	w.table[at] = uint32(i) + 1 //nolint:gosec // the count is limited by a uint32
 }
 
 // trim forgets what came at or before the time, and the oldest beyond count.
 func (w *window) trim(before int64, count int) {
 	for w.size > 0 && (w.size > count || w.ring[w.head].time <= before) {
-		delete(w.set, w.ring[w.head].key)
-		w.head = (w.head + 1) & (len(w.ring) - 1)
+		w.remove(w.ring[w.head].key)
+		w.head = w.index(1)
 		w.size--
 	}
 }
 
-// at returns the i-th oldest entry.
-func (w *window) at(i int) windowEntry {
-	return w.ring[(w.head+i)&(len(w.ring)-1)]
+// remove takes a key out of the table, and moves up what was put behind it for
+// want of its place.
+func (w *window) remove(key eventKey) {
+	free, found := w.search(key)
+	if !found {
+		return
+	}
+	mask := len(w.table) - 1
+	for at := (free + 1) & mask; w.table[at] != 0; at = (at + 1) & mask {
+		home := w.ring[w.table[at]-1].key.home()
+		if (at-home)&mask >= (at-free)&mask {
+			w.table[free] = w.table[at]
+			free = at
+		}
+	}
+	w.table[free] = 0
 }
 
+// index returns where in the ring the i-th oldest entry is, or will be.
+func (w *window) index(i int) int {
+	if i += w.head; i >= len(w.ring) {
+		i -= len(w.ring)
+	}
+	return i
+}
+
+// at returns the i-th oldest entry.
+func (w *window) at(i int) windowEntry { return w.ring[w.index(i)] }
+
 func (w *window) grow() {
-	bigger := make([]windowEntry, max(64, 2*len(w.ring)))
+	length := max(windowSmallest, 2*len(w.ring))
+	if len(w.ring) >= windowDoubles {
+		length = len(w.ring) + len(w.ring)/8
+	}
+	bigger := make([]windowEntry, length)
 	for i := range w.size {
 		bigger[i] = w.at(i)
 	}
-	w.ring, w.head = bigger, 0
-	if w.set == nil {
-		w.set = make(map[eventKey]struct{})
+	slots := windowSmallest
+	for slots < length+length/2 {
+		slots *= 2
+	}
+	w.ring, w.head, w.table = bigger, 0, make([]uint32, slots)
+	for i := range w.size {
+		at, _ := w.search(w.ring[i].key)
+		w.table[at] = uint32(i) + 1 //nolint:gosec // as in add
 	}
 }

@@ -83,6 +83,28 @@ func TestWindowRingGrows(t *testing.T) {
 	}
 }
 
+// TestLargeWindow: a window of its full size holds what it should and little
+// more, and all of it is found, whatever was moved in the table.
+func TestLargeWindow(t *testing.T) {
+	const count = 200_000
+	var w window
+	for i := range 3 * count {
+		w.add(numberedKey(i), int64(i))
+		if i%1000 == 0 {
+			w.trim(0, count)
+		}
+	}
+	w.trim(0, count)
+	if len(w.ring) > count*5/4 {
+		t.Errorf("the ring has room for %d, want little more than %d", len(w.ring), count)
+	}
+	for i := range 3 * count {
+		if got, want := w.has(numberedKey(i)), i >= 2*count; got != want {
+			t.Fatalf("has(%d) is %t, want %t", i, got, want)
+		}
+	}
+}
+
 func numberedKey(n int) eventKey { return keyOf("acme", fmt.Sprint(n)) }
 
 // TestWindowAgreesWithList compares the ring with a plain list.
@@ -113,8 +135,14 @@ func TestWindowAgreesWithList(t *testing.T) {
 
 func compareWindow(t *testing.T, w *window, list []windowEntry) {
 	t.Helper()
-	if w.size != len(list) || len(w.set) != len(list) {
-		t.Fatalf("window has %d entries and a set of %d, want %d", w.size, len(w.set), len(list))
+	taken := 0
+	for _, i := range w.table {
+		if i != 0 {
+			taken++
+		}
+	}
+	if w.size != len(list) || taken != len(list) {
+		t.Fatalf("window has %d entries and a table of %d, want %d", w.size, taken, len(list))
 	}
 	for i, want := range list {
 		if got := w.at(i); got != want || !w.has(want.key) {
