@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
@@ -17,45 +18,17 @@ var ErrSnapshot = errors.New("snapshot is damaged")
 // Snapshot returns the whole state as bytes that Restore takes. Equal states
 // give equal bytes.
 func (l *Ledger) Snapshot() ([]byte, error) {
-	snapshot := l.encode()
-	hash, err := hashOf(snapshot)
+	data, err := l.encode()
 	if err != nil {
 		return nil, err
 	}
-	snapshot.Hash = hash
-	return marshal(snapshot)
+	return seal(data), nil
 }
 
 // StateHash returns the SHA-256 of the whole state. Two ledgers that folded
 // the same log have the same.
 func (l *Ledger) StateHash() ([]byte, error) {
-	return hashOf(l.encode())
-}
-
-// Restore returns the ledger that a snapshot was made of. ErrSnapshot if it is
-// not intact, ErrVersion if a newer member made it.
-func Restore(data []byte) (*Ledger, error) {
-	snapshot := new(linkv1.Snapshot)
-	if err := proto.Unmarshal(data, snapshot); err != nil {
-		return nil, fmt.Errorf("restoring ledger: %w: %w", ErrSnapshot, err)
-	}
-	want := snapshot.GetHash()
-	snapshot.Hash = nil
-	have, err := hashOf(snapshot)
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(have, want) {
-		return nil, fmt.Errorf("restoring ledger: %w: hash is %x, not %x", ErrSnapshot, have, want)
-	}
-	if snapshot.GetFoldVersion() > FoldVersion {
-		return nil, fmt.Errorf("restoring ledger: %w: %d", ErrVersion, snapshot.GetFoldVersion())
-	}
-	return decode(snapshot), nil
-}
-
-func hashOf(snapshot *linkv1.Snapshot) ([]byte, error) {
-	data, err := marshal(snapshot)
+	data, err := l.encode()
 	if err != nil {
 		return nil, err
 	}
@@ -63,15 +36,65 @@ func hashOf(snapshot *linkv1.Snapshot) ([]byte, error) {
 	return sum[:], nil
 }
 
-func marshal(snapshot *linkv1.Snapshot) ([]byte, error) {
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(snapshot)
+// Fields of a Snapshot. It is written and read piece by piece: of what many
+// subscriptions are owed only one copy is in memory, and that encoded.
+const (
+	snapshotSubscriptions protowire.Number = 10 // last of all but the hash
+	snapshotHash          protowire.Number = 15 // last of all
+	sealSize                               = 2 + HashSize
+)
+
+// seal adds the hash of what is there.
+func seal(data []byte) []byte { return append(data, sealOf(sha256.Sum256(data))...) }
+
+func sealOf(sum [HashSize]byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, snapshotHash, protowire.BytesType), sum[:])
+}
+
+// unseal returns what was sealed.
+func unseal(data []byte) ([]byte, error) {
+	body := data[:max(0, len(data)-sealSize)]
+	if sum := sha256.Sum256(body); !bytes.Equal(data[len(body):], sealOf(sum)) {
+		return nil, fmt.Errorf("%w: it does not have the hash %x", ErrSnapshot, sum)
+	}
+	return body, nil
+}
+
+// Restore returns the ledger that a snapshot was made of. ErrSnapshot if it is
+// not intact, ErrVersion if a newer member made it.
+func Restore(data []byte) (*Ledger, error) {
+	body, err := unseal(data)
+	if err != nil {
+		return nil, fmt.Errorf("restoring ledger: %w", err)
+	}
+	l, err := decode(body)
+	if err != nil {
+		return nil, fmt.Errorf("restoring ledger: %w", err)
+	}
+	return l, nil
+}
+
+// encode encodes all but the hash.
+func (l *Ledger) encode() ([]byte, error) {
+	options := proto.MarshalOptions{Deterministic: true}
+	data, err := options.MarshalAppend(nil, l.head())
 	if err != nil {
 		return nil, fmt.Errorf("encoding snapshot: %w", err)
+	}
+	options.UseCachedSize = true // that proto.Size has computed
+	for _, s := range l.Subscriptions() {
+		state := s.encode()
+		data = protowire.AppendTag(data, snapshotSubscriptions, protowire.BytesType)
+		data = protowire.AppendVarint(data, uint64(proto.Size(state))) //nolint:gosec // not negative
+		if data, err = options.MarshalAppend(data, state); err != nil {
+			return nil, fmt.Errorf("encoding subscription %d: %w", s.Number, err)
+		}
 	}
 	return data, nil
 }
 
-func (l *Ledger) encode() *linkv1.Snapshot {
+// head is a snapshot without its subscriptions.
+func (l *Ledger) head() *linkv1.Snapshot {
 	snapshot := &linkv1.Snapshot{
 		Sequence:         l.sequence,
 		RecordHash:       l.hash,
@@ -84,9 +107,6 @@ func (l *Ledger) encode() *linkv1.Snapshot {
 	}
 	for _, id := range l.Tenants() {
 		snapshot.Tenants = append(snapshot.Tenants, &linkv1.TenantChange{Id: string(id), Put: l.Tenant(id)})
-	}
-	for _, s := range l.Subscriptions() {
-		snapshot.Subscriptions = append(snapshot.Subscriptions, s.encode())
 	}
 	for _, id := range l.Replays() {
 		snapshot.Replays = append(snapshot.Replays, &linkv1.ReplayChange{Id: id, Put: l.replays[id]})
@@ -120,13 +140,14 @@ func (s *Subscription) encode() *linkv1.SubscriptionState {
 	for _, e := range s.eras {
 		state.Eras = append(state.Eras, &linkv1.Era{UntilSequence: e.until, EventTypes: e.patterns})
 	}
-	for _, o := range s.owed {
-		state.Sequences = append(state.Sequences, o.position.Sequence)
-		state.Indexes = append(state.Indexes, o.position.Index)
-		state.Attempts = append(state.Attempts, o.attempts)
-		state.Charged = append(state.Charged, o.charged)
-		state.NextTimesUnixMs = append(state.NextTimesUnixMs, o.next)
-		state.SinceUnixMs = append(state.SinceUnixMs, o.since)
+	n := len(s.owed)
+	state.Sequences, state.Indexes = make([]uint64, n), make([]uint32, n)
+	state.Attempts, state.Charged = make([]uint32, n), make([]uint32, n)
+	state.NextTimesUnixMs, state.SinceUnixMs = make([]int64, n), make([]int64, n)
+	for i, o := range s.owed {
+		state.Sequences[i], state.Indexes[i] = o.position.Sequence, o.position.Index
+		state.Attempts[i], state.Charged[i] = o.attempts, o.charged
+		state.NextTimesUnixMs[i], state.SinceUnixMs[i] = o.next, o.since
 	}
 	return state
 }
@@ -151,18 +172,62 @@ func decodeBreaker(state *linkv1.Breaker) breaker {
 	return b
 }
 
-// decode is the inverse of encode, for a snapshot whose hash was right.
-func decode(snapshot *linkv1.Snapshot) *Ledger {
+// decode is the inverse of encode.
+func decode(body []byte) (*Ledger, error) {
+	head, subscriptions, err := cutHead(body)
+	if err != nil {
+		return nil, err
+	}
+	snapshot := new(linkv1.Snapshot)
+	if err := proto.Unmarshal(head, snapshot); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSnapshot, err)
+	}
+	if snapshot.GetFoldVersion() > FoldVersion {
+		return nil, fmt.Errorf("%w: %d", ErrVersion, snapshot.GetFoldVersion())
+	}
 	l := New()
+	l.decodeHead(snapshot)
+	for len(subscriptions) > 0 {
+		field, _, n := protowire.ConsumeTag(subscriptions)
+		if n < 0 || field != snapshotSubscriptions {
+			return nil, fmt.Errorf("%w: field %d is among the subscriptions", ErrSnapshot, field)
+		}
+		encoded, size := protowire.ConsumeBytes(subscriptions[n:])
+		if size < 0 {
+			return nil, fmt.Errorf("%w: %w", ErrSnapshot, protowire.ParseError(size))
+		}
+		state := new(linkv1.SubscriptionState)
+		if err := proto.Unmarshal(encoded, state); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrSnapshot, err)
+		}
+		l.decodeSubscription(state)
+		subscriptions = subscriptions[n+size:]
+	}
+	return l, nil
+}
+
+// cutHead cuts a snapshot where its subscriptions begin.
+func cutHead(body []byte) (head, subscriptions []byte, err error) {
+	for at := 0; at < len(body); {
+		field, _, n := protowire.ConsumeField(body[at:])
+		if n < 0 {
+			return nil, nil, fmt.Errorf("%w: %w", ErrSnapshot, protowire.ParseError(n))
+		}
+		if field == snapshotSubscriptions {
+			return body[:at], body[at:], nil
+		}
+		at += n
+	}
+	return body, nil, nil
+}
+
+func (l *Ledger) decodeHead(snapshot *linkv1.Snapshot) {
 	l.sequence, l.hash = snapshot.GetSequence(), snapshot.GetRecordHash()
 	l.epoch, l.time = snapshot.GetEpoch(), snapshot.GetTimeUnixMs()
 	l.version, l.limits = snapshot.GetFoldVersion(), resolve(snapshot.GetLimits())
 	l.nextNumber, l.lastEvents = Number(snapshot.GetNextSubscription()), snapshot.GetLastEvents()
 	for _, t := range snapshot.GetTenants() {
 		l.foldTenant(t)
-	}
-	for _, state := range snapshot.GetSubscriptions() {
-		l.decodeSubscription(state)
 	}
 	for _, change := range snapshot.GetReplays() {
 		l.replays[change.GetId()] = change.GetPut()
@@ -173,7 +238,6 @@ func decode(snapshot *linkv1.Snapshot) *Ledger {
 	for i, time := range snapshot.GetWindowTimesUnixMs() {
 		l.window.add(eventKey(snapshot.GetWindowKeys()[i*len(eventKey{}):]), time)
 	}
-	return l
 }
 
 func (l *Ledger) decodeSubscription(state *linkv1.SubscriptionState) {
@@ -193,6 +257,7 @@ func (l *Ledger) decodeSubscription(state *linkv1.SubscriptionState) {
 	for _, e := range state.GetEras() {
 		s.eras = append(s.eras, era{e.GetUntilSequence(), e.GetEventTypes()})
 	}
+	s.owed = make([]owed, 0, len(state.GetSequences()))
 	for i, sequence := range state.GetSequences() {
 		s.owed = append(s.owed, owed{
 			position: Position{sequence, state.GetIndexes()[i]},

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/proto"
 
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
@@ -209,17 +208,9 @@ func TestRestoreFindsDamage(t *testing.T) {
 }
 
 func TestRestoreRefusesNewerFold(t *testing.T) {
-	snapshot := busy(t).ledger.encode()
-	snapshot.FoldVersion = FoldVersion + 1
-	hash, err := hashOf(snapshot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	snapshot.Hash = hash
-	data, err := proto.Marshal(snapshot)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := busy(t).ledger
+	l.version = FoldVersion + 1
+	data := snapshotOf(t, l)
 	if _, err := Restore(data); !errors.Is(err, ErrVersion) {
 		t.Errorf("error is %v, want %v", err, ErrVersion)
 	}

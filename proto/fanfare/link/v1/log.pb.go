@@ -1298,8 +1298,8 @@ type Snapshot struct {
 	// When records were written, sparsely, oldest first, in columns.
 	MarkSequences   []uint64 `protobuf:"varint,14,rep,packed,name=mark_sequences,json=markSequences,proto3" json:"mark_sequences,omitempty"`
 	MarkTimesUnixMs []int64  `protobuf:"varint,16,rep,packed,name=mark_times_unix_ms,json=markTimesUnixMs,proto3" json:"mark_times_unix_ms,omitempty"`
-	// SHA-256 of the fields above, encoded deterministically with this one
-	// empty.
+	// SHA-256 of the bytes before this field, which is the last of all. The
+	// subscriptions are the last before it.
 	Hash          []byte `protobuf:"bytes,15,opt,name=hash,proto3" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
