@@ -51,6 +51,12 @@ cover: ## Run all tests and write coverage.html
 	$(GO) test -coverprofile=coverage.out -coverpkg=./... ./...
 	$(GO) tool cover -html=coverage.out -o coverage.html
 
+KILLS     ?= 50
+
+.PHONY: kill
+kill: ## Kill a cluster under load KILLS times: nothing acknowledged is lost
+	KILLS=$(KILLS) $(GO) test ./cmd/fanfare -run '^TestKillUnderLoad$$' -count 1 -timeout 60m -v
+
 SEEDS     ?= 1000
 CANARIES  := ignore-fence ack-before-commit forget-promotion purge-too-far
 
