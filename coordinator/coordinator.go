@@ -50,13 +50,19 @@ type Config struct {
 	Logs    eventlog.Store
 	History history.Store
 	Secrets serve.Sealer
-	URLs    serve.URLPolicy
-	Logger  *slog.Logger
-	Meter   metric.Meter // nil: nothing is measured
+	// SecretsFingerprint tells Secrets' key from others, so that all
+	// coordinators of a cluster have the same; "": it is not compared.
+	SecretsFingerprint string
+	URLs               serve.URLPolicy
+	Logger             *slog.Logger
+	Meter              metric.Meter // nil: nothing is measured
 
-	GRPC          net.Listener
-	HTTP          net.Listener // nil: no HTTP
-	Metrics       http.Handler // at /metrics
+	GRPC    net.Listener
+	HTTP    net.Listener // nil: no HTTP
+	Metrics http.Handler // at /metrics
+	// Guard says who may call over HTTP; nil: everybody. Who may call over gRPC
+	// is up to interceptors among ServerOptions.
+	Guard         Guard
 	ServerOptions []grpc.ServerOption
 
 	Partitions  int            // fixed when the cluster is made
@@ -72,6 +78,16 @@ type Config struct {
 	Abort func(error)
 	// Engines says what the cluster stands on, for those who look.
 	Engines []*fanfarev1.Engine
+}
+
+// Guard says who may call over HTTP.
+type Guard interface {
+	// HTTP wraps a handler, which then is told by the request's context who
+	// calls.
+	HTTP(next http.Handler) http.Handler
+	// Inside is how the handler dials the gRPC services, so that they are told
+	// as well.
+	Inside() grpc.DialOption
 }
 
 // Coordinator is one coordinator process.
@@ -136,7 +152,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 
 // live is one life as a member of the cluster.
 func (c *Coordinator) live(life context.Context, member *cluster.Member) error {
-	if err := c.ensureShape(life); err != nil {
+	if err := c.ensureSame(life); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(life)
@@ -158,16 +174,22 @@ func (c *Coordinator) live(life context.Context, member *cluster.Member) error {
 	return err
 }
 
-// ensureShape compares the cluster's shape with the configured one, when the
-// store can be reached: until then nothing else can be done either.
-func (c *Coordinator) ensureShape(ctx context.Context) error {
+// ensureSame compares what all coordinators must be told alike with what the
+// cluster was made with, when the store can be reached: until then nothing else
+// can be done either.
+func (c *Coordinator) ensureSame(ctx context.Context) error {
 	shape := cluster.Shape{Partitions: c.config.Partitions, Slots: c.config.Slots}
 	for {
 		err := cluster.EnsureShape(ctx, c.config.Cluster, shape)
-		if _, differs := errors.AsType[*cluster.ShapeError](err); err == nil || differs {
+		if err == nil && c.config.SecretsFingerprint != "" {
+			err = cluster.EnsureSecrets(ctx, c.config.Cluster, c.config.SecretsFingerprint)
+		}
+		_, otherShape := errors.AsType[*cluster.ShapeError](err)
+		_, otherKey := errors.AsType[*cluster.SecretsError](err)
+		if err == nil || otherShape || otherKey {
 			return err
 		}
-		c.logger.Warn("reading the cluster's shape", "error", err, "again_in", holdRetry)
+		c.logger.Warn("reading what the cluster was made with", "error", err, "again_in", holdRetry)
 		select {
 		case <-time.After(holdRetry):
 		case <-ctx.Done():
@@ -209,17 +231,24 @@ func (c *Coordinator) serve(ctx context.Context) error {
 // does, but without leaving the process.
 func (c *Coordinator) serveHTTP(ctx context.Context, group *errgroup.Group, server *grpc.Server) error {
 	inside := bufconn.Listen(gatewayBuffer)
-	conn, err := grpc.NewClient("passthrough:///inside",
+	dial := []grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return inside.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReceiveBytes)),
-	)
+	}
+	if c.config.Guard != nil {
+		dial = append(dial, c.config.Guard.Inside())
+	}
+	conn, err := grpc.NewClient("passthrough:///inside", dial...)
 	if err != nil {
 		return fmt.Errorf("connecting the REST gateway: %w", err)
 	}
 	handler, err := serve.HTTP(ctx, serve.HTTPConfig{API: conn, Ready: c.api.Ready, Metrics: c.config.Metrics})
 	if err != nil {
 		return errors.Join(err, conn.Close())
+	}
+	if c.config.Guard != nil {
+		handler = c.config.Guard.HTTP(handler)
 	}
 	web := &http.Server{
 		Handler:           handler,

@@ -17,6 +17,8 @@ import (
 //	partitions/<p>/known      PartitionKnown on no lease
 //	shards/<p>/<slot>         MemberID       on the worker's lease
 //	assigner                  MemberID       on the assigner's lease
+//	shape                     Shape          on no lease
+//	secrets                   a fingerprint  on no lease
 const (
 	// MembersPrefix is what every member's key begins with.
 	MembersPrefix = "members/"
