@@ -83,7 +83,7 @@ func TestSQLitePlans(t *testing.T) {
 	now := time.Now()
 	eventByID := eventList("acme", "event, data")
 	eventByID.and("event_id", "=", "evt_1")
-	one := deliveryList("acme")
+	one := sqliteTables().deliveryList("acme")
 	one.of(DeliveryKey{})
 	tests := []struct {
 		name string
@@ -96,12 +96,12 @@ func TestSQLitePlans(t *testing.T) {
 		{name: "events of a type", list: EventQuery{Tenant: "acme", Type: "a"}.list(), want: "events_newest (tenant=?"},
 		{name: "events of a time", list: EventQuery{Tenant: "acme", Type: "a", Start: now, End: now}.list(), want: "events_newest (tenant=? AND publish_ms>? AND publish_ms<?)"},
 		{name: "delivery", list: one, want: "PRIMARY KEY (tenant=? AND partition=? AND sequence=? AND idx=? AND subscription=?)"},
-		{name: "deliveries", list: DeliveryQuery{Tenant: "acme", Start: now}.list(), want: "PRIMARY KEY (tenant=?"},
-		{name: "delivered", list: DeliveryQuery{Tenant: "acme", State: fanfarev1.Delivery_DELIVERED}.list(), want: "PRIMARY KEY (tenant=?"},
-		{name: "dead", list: DeliveryQuery{Tenant: "acme", State: fanfarev1.Delivery_DEAD}.list(), want: "deliveries_by_state (tenant=? AND state=?"},
-		{name: "of a subscription", list: DeliveryQuery{Tenant: "acme", SubscriptionID: "s"}.list(), want: "deliveries_by_subscription (tenant=? AND subscription_id=?"},
-		{name: "of an event", list: DeliveryQuery{Tenant: "acme", EventID: "e"}.list(), want: "events_by_id (tenant=? AND event_id=?)", sort: true},
-		{name: "dead of an event", list: DeliveryQuery{Tenant: "acme", EventID: "e", SubscriptionID: "s", State: fanfarev1.Delivery_DEAD}.list(), want: "events_by_id (tenant=? AND event_id=?)", sort: true},
+		{name: "deliveries", list: DeliveryQuery{Tenant: "acme", Start: now}.list(sqliteTables()), want: "PRIMARY KEY (tenant=?"},
+		{name: "delivered", list: DeliveryQuery{Tenant: "acme", State: fanfarev1.Delivery_DELIVERED}.list(sqliteTables()), want: "PRIMARY KEY (tenant=?"},
+		{name: "dead", list: DeliveryQuery{Tenant: "acme", State: fanfarev1.Delivery_DEAD}.list(sqliteTables()), want: "deliveries_by_state (tenant=? AND state=?"},
+		{name: "of a subscription", list: DeliveryQuery{Tenant: "acme", SubscriptionID: "s"}.list(sqliteTables()), want: "deliveries_by_subscription (tenant=? AND subscription_id=?"},
+		{name: "of an event", list: DeliveryQuery{Tenant: "acme", EventID: "e"}.list(sqliteTables()), want: "events_by_id (tenant=? AND event_id=?)", sort: true},
+		{name: "dead of an event", list: DeliveryQuery{Tenant: "acme", EventID: "e", SubscriptionID: "s", State: fanfarev1.Delivery_DEAD}.list(sqliteTables()), want: "events_by_id (tenant=? AND event_id=?)", sort: true},
 		{name: "attempts", list: attemptList("acme", DeliveryKey{}), want: "PRIMARY KEY (tenant=? AND partition=? AND sequence=? AND idx=? AND subscription=?"},
 	}
 	for _, test := range tests {
@@ -150,12 +150,12 @@ func TestSQLiteScanPlans(t *testing.T) {
 	for _, test := range tests {
 		for _, end := range []time.Time{{}, time.Now()} {
 			query := ScanQuery{Tenant: "acme", SubscriptionID: test.subscription, States: test.states, End: end}
-			count := query.counted()
+			count := query.counted(sqliteTables())
 			plan := explain(t, store, count.count(), count.args)
 			if strings.Count(plan, test.want+")") != test.searches || strings.Contains(plan, "SCAN deliveries") || strings.Contains(plan, "events") {
 				t.Errorf("counting %s: want %d times %q:\n%s", test.name, test.searches, test.want, plan)
 			}
-			scan := query.list()
+			scan := query.list(sqliteTables())
 			scan.after(make([]int64, len(scan.key)))
 			plan = explain(t, store, scan.query(50), scan.args)
 			want := test.want + " AND (partition,sequence,idx,subscription)>(?,?,?,?))"

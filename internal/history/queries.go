@@ -20,7 +20,17 @@ import (
 // queries is the half of a Store that reads. It is the same for every SQL
 // database with the tables of migrations.
 type queries struct {
-	db *sql.DB
+	db     *sql.DB
+	tables tables
+}
+
+// tables says where an engine has what is asked for.
+type tables struct {
+	// deliveries has every delivery with its event or, if that is not known,
+	// with nulls.
+	deliveries string
+	// payloads has every event with the column data.
+	payloads string
 }
 
 // Position implements Store.
@@ -46,6 +56,7 @@ func scanPosition(row *sql.Row) (uint64, error) {
 // Event implements Store.
 func (q queries) Event(ctx context.Context, tenant, id string) (*fanfarev1.Event, error) {
 	l := eventList(tenant, "event, data")
+	l.table = q.tables.payloads
 	l.and("event_id", "=", id)
 	events, _, err := fetch(ctx, q.db, l, Page{Size: 1}, func(_ []int64, scan func(...any) error) (*fanfarev1.Event, error) {
 		var encoded, data []byte
@@ -97,7 +108,7 @@ func eventList(tenant, columns string) list {
 
 // Delivery implements Store.
 func (q queries) Delivery(ctx context.Context, tenant string, key DeliveryKey) (*fanfarev1.Delivery, error) {
-	l := deliveryList(tenant)
+	l := q.tables.deliveryList(tenant)
 	l.of(key)
 	deliveries, _, err := fetch(ctx, q.db, l, Page{Size: 1}, deliveryReader(tenant))
 	return single(deliveries, err)
@@ -106,12 +117,12 @@ func (q queries) Delivery(ctx context.Context, tenant string, key DeliveryKey) (
 // Deliveries implements Store. The order is that of the log, and in one event
 // of the subscription's number, the largest first.
 func (q queries) Deliveries(ctx context.Context, query DeliveryQuery, page Page) ([]*fanfarev1.Delivery, string, error) {
-	return fetch(ctx, q.db, query.list(), page, deliveryReader(query.Tenant))
+	return fetch(ctx, q.db, query.list(q.tables), page, deliveryReader(query.Tenant))
 }
 
 // list returns the deliveries of the query.
-func (q DeliveryQuery) list() list {
-	l := deliveryList(q.Tenant)
+func (q DeliveryQuery) list(in tables) list {
+	l := in.deliveryList(q.Tenant)
 	if q.SubscriptionID != "" {
 		l.and("subscription_id", "=", q.SubscriptionID)
 	}
@@ -132,10 +143,6 @@ func (q DeliveryQuery) list() list {
 // another condition.
 const notDelivered = "state <> 2"
 
-// deliveriesAndEvents is a table of all deliveries, each with its event or, if
-// that is not known, with nulls.
-const deliveriesAndEvents = "deliveries LEFT JOIN events USING (tenant, partition, sequence, idx)"
-
 // deliveryKey returns the columns of a DeliveryKey.
 func deliveryKey() []string {
 	return []string{"partition", "sequence", "idx", "subscription"}
@@ -150,9 +157,9 @@ func parseDeliveryKey(columns []int64) DeliveryKey {
 }
 
 // deliveryList lists all deliveries of a tenant.
-func deliveryList(tenant string) list {
+func (in tables) deliveryList(tenant string) list {
 	l := list{
-		table: deliveriesAndEvents,
+		table: in.deliveries,
 		columns: "coalesce(event_id, ''), coalesce(type, ''), subscription_id, created_ms, state, attempts, " +
 			"next_attempt_ms, ended_ms, last_status, last_error_class",
 		key:   deliveryKey(),
@@ -186,7 +193,7 @@ func (q queries) Scan(ctx context.Context, query ScanQuery, after DeliveryKey, l
 	if len(query.States) == 0 {
 		return nil, errNoStates
 	}
-	l := query.list()
+	l := query.list(q.tables)
 	l.after([]int64{int64(after.Partition), integer(after.Sequence), int64(after.Index), integer(after.Subscription)})
 	rows, _, err := fetch(ctx, q.db, l, Page{Size: limit}, func(key []int64, scan func(...any) error) (ScanRow, error) {
 		var row ScanRow
@@ -202,7 +209,7 @@ func (q queries) Count(ctx context.Context, query ScanQuery) (n int64, _ error) 
 	if len(query.States) == 0 {
 		return 0, errNoStates
 	}
-	l := query.counted()
+	l := query.counted(q.tables)
 	if err := q.db.QueryRowContext(ctx, l.count(), l.args...).Scan(&n); err != nil {
 		return 0, fmt.Errorf("counting deliveries: %w", err)
 	}
@@ -212,9 +219,9 @@ func (q queries) Count(ctx context.Context, query ScanQuery) (n int64, _ error) 
 var errNoStates = errors.New("history: no states to scan for")
 
 // list returns the deliveries of the query.
-func (q ScanQuery) list() list {
+func (q ScanQuery) list(in tables) list {
 	l := list{
-		table:   deliveriesAndEvents,
+		table:   in.deliveries,
 		columns: "subscription_id, coalesce(type, ''), state, attempts",
 		key:     deliveryKey(),
 		order:   oldestFirst,
@@ -231,8 +238,8 @@ func (q ScanQuery) list() list {
 // counted returns the deliveries of the query to be counted only. The events,
 // of which each delivery has one at most, would not change their number, but
 // each would be looked up.
-func (q ScanQuery) counted() list {
-	l := q.list()
+func (q ScanQuery) counted(in tables) list {
+	l := q.list(in)
 	l.table = "deliveries"
 	return l
 }

@@ -61,7 +61,7 @@ func OpenSQLite(ctx context.Context, path string) (*SQLite, error) {
 }
 
 func openSQLite(ctx context.Context, path string) (_ *SQLite, err error) {
-	s := &SQLite{}
+	s := &SQLite{queries: queries{tables: sqliteTables()}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -70,7 +70,7 @@ func openSQLite(ctx context.Context, path string) (_ *SQLite, err error) {
 	if s.writer, err = openPool(path, 1, "_txlock=immediate"); err != nil {
 		return nil, err
 	}
-	if err := migrateSQLite(ctx, s.writer); err != nil {
+	if err := sqliteSchema().migrate(ctx, s.writer); err != nil {
 		return nil, err
 	}
 	if s.events, err = prepareInsert(ctx, s.writer, insertEvent); err != nil {
@@ -90,6 +90,13 @@ func openSQLite(ctx context.Context, path string) (_ *SQLite, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+func sqliteTables() tables {
+	return tables{
+		deliveries: "deliveries LEFT JOIN events USING (tenant, partition, sequence, idx)",
+		payloads:   "events",
+	}
 }
 
 // openPool returns connections to the file path, each made when it is needed.
