@@ -57,18 +57,20 @@ KILLS     ?= 50
 kill: ## Kill a cluster under load KILLS times: nothing acknowledged is lost
 	KILLS=$(KILLS) $(GO) test ./cmd/fanfare -run '^TestKillUnderLoad$$' -count 1 -timeout 60m -v
 
+# How many random lives the simulation runs, and within how many each canary
+# must be found. A bigger heap than the default spares the garbage collector.
 SEEDS     ?= 1000
 CANARIES  := ignore-fence ack-before-commit forget-promotion purge-too-far
+SIM       := GOGC=400 $(GO) test ./internal/sim -run '^TestRandom$$' -count 1 -timeout 60m
 
 .PHONY: sim
 sim: ## Run SEEDS random lives of a whole cluster against an oracle
-	SEEDS=$(SEEDS) $(GO) test ./internal/sim -run '^TestRandom$$' -count 1 -timeout 60m
+	SEEDS=$(SEEDS) $(SIM)
 
 .PHONY: canaries
 canaries: ## Break each promise on purpose: the simulation must notice within SEEDS
 	@for canary in $(CANARIES); do \
-		if FANFARE_CANARY=$$canary SEEDS=$(SEEDS) $(GO) test -tags canary ./internal/sim \
-			-run '^TestRandom$$' -count 1 -failfast -timeout 60m > /dev/null 2>&1; \
+		if FANFARE_CANARY=$$canary SEEDS=$(SEEDS) $(SIM) -tags canary -failfast > /dev/null 2>&1; \
 		then echo "$$canary: not noticed in $(SEEDS) seeds"; exit 1; \
 		else echo "$$canary: noticed"; fi; \
 	done

@@ -40,6 +40,8 @@ type pending struct {
 	stalled bool
 	// blank asks for a record although there is nothing to say: see wantsBlank.
 	blank bool
+	// purgeBefore, if not 0, asks for what is before this record to be given up.
+	purgeBefore uint64
 }
 
 // tenantTarget is the target of every change of tenants.
@@ -99,7 +101,7 @@ type reported struct {
 type block struct {
 	committed committed
 	data      []byte // nil: nothing needs to be written
-	blank     bool   // it says nothing
+	blank     bool   // it says nothing but, perhaps, what may be purged
 	began     time.Time
 	changes   []*change
 	outcomes  []reported
@@ -109,7 +111,8 @@ type block struct {
 }
 
 func (p *pending) empty() bool {
-	return p.stalled || !p.blank && len(p.outcomes) == 0 && len(p.admits) == 0 && (p.full || len(p.changes) == 0 && len(p.events) == 0)
+	return p.stalled || !p.blank && p.purgeBefore == 0 && len(p.outcomes) == 0 && len(p.admits) == 0 &&
+		(p.full || len(p.changes) == 0 && len(p.events) == 0)
 }
 
 // seal makes the next block of what is pending.
@@ -129,10 +132,11 @@ func (p *pending) seal(l *ledger.Ledger) (*block, error) {
 	if !p.full {
 		p.sealEvents(b, record, l, size)
 	}
-	if b.blank = b.idle(record); b.blank && !p.blank {
+	record.PurgeBefore = p.purgeBefore
+	if b.blank = b.idle(record); b.blank && !p.blank && p.purgeBefore == 0 {
 		return b, nil
 	}
-	p.blank = false
+	p.blank, p.purgeBefore = false, 0
 	data, err := proto.Marshal(record)
 	if err != nil {
 		return nil, fmt.Errorf("encoding block: %w", err)
@@ -143,7 +147,7 @@ func (p *pending) seal(l *ledger.Ledger) (*block, error) {
 	return b, nil
 }
 
-// idle reports whether a record would say nothing.
+// idle reports whether a record would say nothing but what may be purged.
 func (b *block) idle(record *linkv1.Record) bool {
 	return len(b.changes) == 0 && len(record.GetEvents()) == 0 && len(record.GetAdmits()) == 0 && record.GetOutcomes() == nil
 }
@@ -247,6 +251,7 @@ func (p *pending) refuse(b *block) {
 		e.call.refused(eventlog.ErrNoSpace)
 	}
 	p.outcomes = append(b.outcomes, p.outcomes...)
+	p.purgeBefore = max(p.purgeBefore, b.committed.record.GetPurgeBefore())
 }
 
 // commit folds a block that is in the log, and answers who waited for it.

@@ -37,6 +37,7 @@ type follower struct {
 	snapshots []uint64 // sequences of the newest ones, oldest first
 	unsaved   int      // bytes of log since the newest snapshot
 	savedAt   time.Time
+	purged    uint64  // the log begins here, or later
 	silence   silence // of the snapshots' store
 }
 
@@ -77,6 +78,9 @@ func (f *follower) follow(ctx context.Context) error {
 			f.position = batch.Sequence
 			f.leader.followed.set(f.position)
 			f.leader.watch.publish(ctx, f.leader, changes)
+		}
+		if err := f.purge(ctx); err != nil && ctx.Err() == nil { // tried again behind the next records
+			f.leader.logger.Error("purging the log", "error", err)
 		}
 		if err := f.snapshot(ctx); err != nil {
 			return err
@@ -284,7 +288,7 @@ func attemptOf(change ledger.DeliveryChange) *fanfarev1.Attempt {
 	return attempt
 }
 
-// snapshot saves the state if it is time to, and purges what neither the
+// snapshot saves the state if it is time to, and gives up what neither the
 // ledger nor a snapshot needs any more. It may fail: the next one will do. It
 // returns ErrSilent, or nil.
 func (f *follower) snapshot(ctx context.Context) error {
@@ -304,8 +308,8 @@ func (f *follower) snapshot(ctx context.Context) error {
 	f.leader.remember(ctx, markOf(f.state))
 	f.snapshots = append(f.snapshots, f.state.Sequence())
 	f.snapshots = f.snapshots[max(0, len(f.snapshots)-snapshotsKept):]
-	if err := f.purge(ctx); err != nil && ctx.Err() == nil {
-		f.leader.logger.Error("purging the log", "error", err)
+	if err := f.giveUp(ctx); err != nil && ctx.Err() == nil {
+		f.leader.logger.Error("giving up what the log need not keep", "error", err)
 	}
 	return nil
 }
@@ -323,28 +327,33 @@ func (f *follower) save(ctx context.Context) error {
 	return f.leader.config.Log.SaveSnapshot(ctx, f.state.Sequence(), data)
 }
 
-// purge drops what is needed no more. What has ended is kept for a while, to
-// be replayed, but only as long as there is plenty of room.
-func (f *follower) purge(ctx context.Context) error {
+// giveUp has the log say what of it is needed no more. What has ended is kept
+// for a while, to be replayed, but only as long as there is plenty of room.
+func (f *follower) giveUp(ctx context.Context) error {
 	config, floor := f.leader.config, f.snapshots[0]+1
+	if canary.On(canary.PurgeTooFar) {
+		return config.Log.Purge(ctx, f.state.Sequence()-1)
+	}
 	bounds, err := config.Log.State(ctx)
 	if err != nil {
 		return err
 	}
-	err = f.leader.call(ctx, func(l *loop) {
-		floor = min(floor, l.needed())
+	return f.leader.do(ctx, func(l *loop) {
+		floor = min(floor, l.ledger.Floor())
 		if bounds.Bytes <= config.ReplayBytes && !l.short() {
 			floor = min(floor, l.ledger.SequenceAt(time.Now().Add(-config.ReplayWindow)))
 		}
-		l.leader.kept = max(l.leader.kept, floor)
+		if kept := l.ledger.KeptFrom(); floor > kept && kept <= l.room.written { // else only blank records would go
+			l.pending.purgeBefore = floor
+		}
 	})
-	if err != nil {
-		return err
-	}
-	if canary.On(canary.PurgeTooFar) {
-		floor = f.state.Sequence()
-	}
-	if floor <= 1 {
+}
+
+// purge drops what the log itself has given up. A leader that was overtaken may
+// wake here: what it purges then its successor has given up, too.
+func (f *follower) purge(ctx context.Context) error {
+	floor := f.state.KeptFrom()
+	if floor <= max(f.purged, 1) {
 		return nil
 	}
 	// What is purged cannot be written again: the history must not fall back
@@ -352,8 +361,9 @@ func (f *follower) purge(ctx context.Context) error {
 	if err := f.leader.config.History.Sync(ctx); err != nil {
 		return err
 	}
-	if err := config.Log.Purge(ctx, floor-1); err != nil {
+	if err := f.leader.config.Log.Purge(ctx, floor-1); err != nil {
 		return err
 	}
+	f.purged = floor
 	return f.leader.measure(ctx)
 }

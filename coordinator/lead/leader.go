@@ -115,7 +115,6 @@ type Leader struct {
 	replays chan struct{}       // capacity 1: a replay has changed
 	spaceFlags
 
-	kept     uint64   // records before it may be gone; owned by the loop
 	epoch    uint64   // set before ready is closed
 	followed position // of the follower
 	cause    error    // why it ended; read after ended is closed
@@ -165,7 +164,7 @@ func (l *Leader) Run(ctx context.Context) error {
 		l.remember(leading, fence)
 		return newFollower(l).run(leading)
 	})
-	group.Go(func() error { return (&replayer{l}).run(leading) })
+	group.Go(func() error { return (&replayer{leader: l}).run(leading) })
 	group.Go(func() error { return l.watchSpace(leading) })
 	close(l.ready)
 	err = group.Wait()

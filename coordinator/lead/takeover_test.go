@@ -533,7 +533,7 @@ func (s *site) subscribe(l *Leader) {
 	s.Helper()
 	err := l.Change(s.Context(), "sub_1", func(_ *ledger.Ledger, next ledger.Number, record *linkv1.Record) error {
 		record.Subscriptions = append(record.Subscriptions, &linkv1.SubscriptionChange{Number: uint64(next), Put: &linkv1.StoredSubscription{
-			Tenant: "default", Id: "sub_1", Subscription: &fanfarev1.Subscription{},
+			Tenant: "default", Id: fmt.Sprint("sub_", next), Subscription: &fanfarev1.Subscription{},
 		}})
 		return nil
 	})

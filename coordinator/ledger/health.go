@@ -268,7 +268,8 @@ func (l *Ledger) expire(before uint64, result *Result) {
 	l.timeline.trim(before)
 }
 
-// foldReadmit makes deliveries owed again that had ended.
+// foldReadmit makes deliveries owed again that had ended, if their events are
+// kept.
 func (l *Ledger) foldReadmit(readmit *linkv1.Readmit, result *Result) {
 	s := l.subscriptions[Number(readmit.GetSubscription())]
 	if s == nil {
@@ -276,8 +277,8 @@ func (l *Ledger) foldReadmit(readmit *linkv1.Readmit, result *Result) {
 	}
 	for i, sequence := range readmit.GetSequences() {
 		at := Position{sequence, readmit.GetIndexes()[i]}
-		if at.Sequence == 0 || at.Sequence >= l.sequence || s.behind && at.Compare(s.cursor) >= 0 {
-			continue // there is no such event, or it will be admitted as any other
+		if at.Sequence == 0 || at.Sequence < l.keptFrom || at.Sequence >= l.sequence || s.behind && at.Compare(s.cursor) >= 0 {
+			continue // there is no such event, or it is given up, or will be admitted as any other
 		}
 		l.owe(s, owed{position: at, attempts: readmit.GetAttempts()[i], next: l.time, since: l.time}, result)
 	}

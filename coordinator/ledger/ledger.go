@@ -96,6 +96,7 @@ type Ledger struct {
 	limits     *linkv1.Limits
 	nextNumber Number
 	lastEvents uint64 // newest record that holds events
+	keptFrom   uint64 // first record that was not given up to be purged
 
 	tenants       map[TenantID]*tenant
 	subscriptions map[Number]*Subscription
@@ -205,6 +206,7 @@ func (l *Ledger) Fold(sequence uint64, hash []byte, record *linkv1.Record) (Resu
 		}
 	}
 	var result Result
+	l.foldOutcomes(record.GetOutcomes(), &result)
 	for _, change := range record.GetTenants() {
 		l.foldTenant(change)
 	}
@@ -220,7 +222,6 @@ func (l *Ledger) Fold(sequence uint64, hash []byte, record *linkv1.Record) (Resu
 	if until := record.GetExpireBefore(); until > 0 {
 		l.expire(min(until, sequence), &result)
 	}
-	l.foldOutcomes(record.GetOutcomes(), &result)
 	for _, admit := range record.GetAdmits() {
 		l.foldAdmit(admit, &result)
 	}
@@ -232,6 +233,9 @@ func (l *Ledger) Fold(sequence uint64, hash []byte, record *linkv1.Record) (Resu
 	}
 	if len(record.GetEvents()) > 0 {
 		l.lastEvents = sequence
+	}
+	if before := record.GetPurgeBefore(); before > 0 {
+		l.keptFrom = max(l.keptFrom, min(before, l.Floor()))
 	}
 	l.window.trim(l.time-l.limits.GetIdempotencyMs(), int(l.limits.GetIdempotencyCount()))
 	return result, nil
@@ -541,6 +545,11 @@ func (l *Ledger) Floor() uint64 {
 	}
 	return floor
 }
+
+// KeptFrom returns the first record that was not given up to be purged: what is
+// before it may be gone, is owed to nobody, and cannot be made owed again. It
+// is 0 if none was.
+func (l *Ledger) KeptFrom() uint64 { return l.keptFrom }
 
 // OldestSince returns when the oldest outstanding delivery began to be owed,
 // in unix ms; 0 if nothing is owed.

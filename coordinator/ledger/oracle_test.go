@@ -30,6 +30,7 @@ type oracle struct {
 	passed  map[Delivery]bool // wanted, but expired or given up before it was owed
 	times   []int64           // of the records
 	trimmed uint64            // records before it have expired
+	kept    uint64            // records before it may be purged
 	replays map[string]*linkv1.StoredReplay
 }
 
@@ -102,6 +103,9 @@ func (o *oracle) fold(record *linkv1.Record, outcomes []Reported) oracleResult {
 		o.tenants[change.GetId()] = change.GetPut() != nil
 	}
 	var result oracleResult
+	for _, r := range outcomes {
+		o.outcome(r.Outcome, &result)
+	}
 	for _, change := range record.GetSubscriptions() {
 		o.subscription(change, &result)
 	}
@@ -114,9 +118,6 @@ func (o *oracle) fold(record *linkv1.Record, outcomes []Reported) oracleResult {
 		}
 	}
 	o.expire(min(record.GetExpireBefore(), o.sequence()), &result)
-	for _, r := range outcomes {
-		o.outcome(r.Outcome, &result)
-	}
 	for _, a := range record.GetAdmits() {
 		o.admit(a, &result)
 	}
@@ -126,6 +127,7 @@ func (o *oracle) fold(record *linkv1.Record, outcomes []Reported) oracleResult {
 	for i, e := range record.GetEvents() {
 		o.publish(Position{o.sequence(), uint32(i)}, e, &result)
 	}
+	o.kept = max(o.kept, min(record.GetPurgeBefore(), o.floor(o.sequence())))
 	o.window = slices.DeleteFunc(o.window, func(id oracleID) bool {
 		return id.time <= o.now-o.limits.GetIdempotencyMs()
 	})
@@ -374,7 +376,7 @@ func (o *oracle) readmit(r *linkv1.Readmit, result *oracleResult) {
 	for i, sequence := range r.GetSequences() {
 		at := Position{sequence, r.GetIndexes()[i]}
 		_, owed := s.owed[at]
-		written := sequence > 0 && sequence < o.sequence()
+		written := sequence > 0 && sequence < o.sequence() && sequence >= o.kept
 		if waits := s.behind && at.Compare(s.cursor) >= 0; written && !owed && !waits {
 			o.owe(s, at, r.GetAttempts()[i], result)
 		}
@@ -500,6 +502,12 @@ func (o *oracle) compare(l *Ledger) error {
 	}
 	if want := oldestSince(l); l.OldestSince() != want {
 		return fmt.Errorf("the oldest delivery is owed since %d, want %d", l.OldestSince(), want)
+	}
+	if l.KeptFrom() != o.kept {
+		return fmt.Errorf("kept from %d on, want %d", l.KeptFrom(), o.kept)
+	}
+	if l.KeptFrom() > l.Floor() {
+		return fmt.Errorf("kept from %d on, but %d is owed", l.KeptFrom(), l.Floor())
 	}
 	if got, want := maps.Collect(l.Laggards()), numbered(l, o.laggards()); !maps.Equal(got, want) {
 		return fmt.Errorf("laggards are %v, want %v", got, want)

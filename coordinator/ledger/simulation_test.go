@@ -58,7 +58,7 @@ type simStats struct {
 	Opened, Closed, Uncharged, Spared int
 	// Modes, and stretches of the log.
 	Paused, Disabled, Resumed, GivenUp, Ranges int
-	Readmitted                                 int
+	Readmitted, KeptOut                        int
 	Kinds                                      [Cancelled + 1]int
 }
 
@@ -67,7 +67,7 @@ func (a *simStats) counts() []*int {
 	counts := []*int{
 		&a.WentBehind, &a.CameBack, &a.StaleAdmits, &a.Failing, &a.OverBudget, &a.IgnoredOutcomes, &a.OneEra,
 		&a.SeveralEras, &a.Opened, &a.Closed, &a.Uncharged, &a.Spared, &a.Paused, &a.Disabled, &a.Resumed, &a.GivenUp,
-		&a.Ranges, &a.Readmitted,
+		&a.Ranges, &a.Readmitted, &a.KeptOut,
 	}
 	for kind := range a.Kinds {
 		counts = append(counts, &a.Kinds[kind])
@@ -232,6 +232,13 @@ func (s *simulation) count(record *linkv1.Record, result Result, outcomes, behin
 	if s.book.ledger.Outstanding() >= int(s.oracle.limits.GetOutstandingPartition()) {
 		s.stats.OverBudget++
 	}
+	for _, r := range record.GetReadmits() {
+		if s.oracle.subs[Number(r.GetSubscription())] != nil {
+			s.stats.KeptOut += len(slices.DeleteFunc(slices.Clone(r.GetSequences()), func(sequence uint64) bool {
+				return sequence == 0 || sequence >= s.oracle.kept
+			}))
+		}
+	}
 	for _, a := range record.GetAdmits() {
 		sub := s.oracle.subs[Number(a.GetSubscription())]
 		if sub != nil && sub.behind && sub.cursor != (Position{a.GetNextSequence(), a.GetNextIndex()}) {
@@ -308,6 +315,9 @@ func (s *simulation) nextRecord() (*linkv1.Record, []Reported) {
 	}
 	if s.chance(5) {
 		s.expire(record)
+	}
+	if s.chance(5) {
+		record.PurgeBefore = s.rng.Uint64N(uint64(len(s.records)) + 10) // whatever is owed
 	}
 	if s.chance(5) {
 		record.Replays = append(record.Replays, s.replayChange())
@@ -768,6 +778,13 @@ func TestSimulationIsNotBlind(t *testing.T) {
 				}
 				return found
 			})(sim)
+		},
+		"what was given up is forgotten": func(sim *simulation) bool {
+			found := sim.book.ledger.keptFrom > 1
+			if found {
+				sim.book.ledger.keptFrom = 0
+			}
+			return found
 		},
 		"times are of other records": func(sim *simulation) bool {
 			l := sim.book.ledger

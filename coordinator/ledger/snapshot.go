@@ -104,6 +104,7 @@ func (l *Ledger) head() *linkv1.Snapshot {
 		Limits:           l.limits,
 		NextSubscription: uint64(l.nextNumber),
 		LastEvents:       l.lastEvents,
+		KeptFrom:         l.keptFrom,
 	}
 	for _, id := range l.Tenants() {
 		snapshot.Tenants = append(snapshot.Tenants, &linkv1.TenantChange{Id: string(id), Put: l.Tenant(id)})
@@ -226,6 +227,7 @@ func (l *Ledger) decodeHead(snapshot *linkv1.Snapshot) {
 	l.epoch, l.time = snapshot.GetEpoch(), snapshot.GetTimeUnixMs()
 	l.version, l.limits = snapshot.GetFoldVersion(), resolve(snapshot.GetLimits())
 	l.nextNumber, l.lastEvents = Number(snapshot.GetNextSubscription()), snapshot.GetLastEvents()
+	l.keptFrom = snapshot.GetKeptFrom()
 	for _, t := range snapshot.GetTenants() {
 		l.foldTenant(t)
 	}

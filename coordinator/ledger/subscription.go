@@ -80,6 +80,12 @@ func (l *Ledger) Charged(d Delivery) uint32 {
 	return 0
 }
 
+// Owes reports whether a delivery is owed now.
+func (l *Ledger) Owes(d Delivery) bool {
+	s := l.subscriptions[d.Subscription]
+	return s != nil && s.find(d.Position) != nil
+}
+
 // OutstandingCount returns how many deliveries it is owed.
 func (s *Subscription) OutstandingCount() int { return len(s.owed) }
 
@@ -246,7 +252,7 @@ func (l *Ledger) foldSubscription(change *linkv1.SubscriptionChange, result *Res
 	default:
 		t, moved := l.tenants[s.Tenant], s.Stored.GetSubscription().GetUrl() != put.GetSubscription().GetUrl()
 		if s.behind {
-			s.eras = s.Interest().changed(l.sequence, put.GetSubscription().GetEventTypes()).eras
+			s.eras = s.Interest().changed(l.sequence, put.GetSubscription().GetEventTypes()).after(s.cursor.Sequence).eras
 			s.Stored = put
 		} else {
 			t.index.remove(number, s.patterns())

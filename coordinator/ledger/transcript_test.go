@@ -24,7 +24,7 @@ import (
 //	  tenant ID | no-tenant ID
 //	  put NUMBER TENANT ID [PATTERN…] [url=URL] | delete NUMBER
 //	  pause NUMBER | resume NUMBER | resume-from-now NUMBER
-//	  expire SEQUENCE
+//	  expire SEQUENCE | purge SEQUENCE
 //	  delivered|retry|dead|returned NUMBER POSITION [attempt=N] [next=MS] [status=N]
 //	  admit NUMBER NEXT [POSITION…]
 //	  readmit NUMBER POSITION… [attempts=N]
@@ -123,6 +123,8 @@ func (c *transcript) record(t *testing.T, record *linkv1.Record, data *datadrive
 			record.Controls = append(record.Controls, control(item.number(), linkv1.Control_RESUME_FROM_NOW))
 		case "expire":
 			record.ExpireBefore = item.parse(item.words[0])
+		case "purge":
+			record.PurgeBefore = item.parse(item.words[0])
 		case "readmit":
 			record.Readmits = append(record.Readmits, item.readmit())
 		case "delivered", "retry", "dead", "returned":
@@ -301,6 +303,9 @@ func describe(l *Ledger) string {
 	fmt.Fprintf(&out, "sequence %d, epoch %d, time %d, next number %d\n", l.Sequence(), l.Epoch(), l.Time(), l.NextNumber())
 	fmt.Fprintf(&out, "outstanding %d, oldest since %d, behind %d, floor %d\n",
 		l.Outstanding(), l.OldestSince(), l.BehindCount(), l.Floor())
+	if l.KeptFrom() > 0 {
+		fmt.Fprintf(&out, "kept from %d\n", l.KeptFrom())
+	}
 	for _, id := range l.Tenants() {
 		fmt.Fprintf(&out, "tenant %s: %s\n", id, l.Tenant(id).GetDisplayName())
 	}

@@ -3,10 +3,15 @@ package serve
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 	"github.com/fanfare-dev/fanfare/internal/history"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
@@ -14,7 +19,41 @@ import (
 // GetDelivery implements DeliveryService.
 func (s *Server) GetDelivery(ctx context.Context, request *fanfarev1.GetDeliveryRequest) (*fanfarev1.Delivery, error) {
 	_, delivery, err := s.delivery(ctx, "name", request.GetName())
-	return delivery, err
+	if err != nil {
+		return nil, err
+	}
+	tenant, _, err := parseChild("name", request.GetName(), "deliveries")
+	if err != nil {
+		return nil, err
+	}
+	return delivery, s.foretell(ctx, tenant, delivery)
+}
+
+// foretell puts in the place of when a PENDING delivery was meant to be tried
+// next when it can be at the earliest: at the next probe of an endpoint that is
+// only probed, and nobody knows when while that is under way or its subscription
+// is not sent to.
+func (s *Server) foretell(ctx context.Context, tenant ledger.TenantID, deliveries ...*fanfarev1.Delivery) error {
+	waiting := slices.DeleteFunc(slices.Clone(deliveries), func(d *fanfarev1.Delivery) bool { return d.GetNextAttemptTime() == nil })
+	if len(waiting) == 0 {
+		return nil
+	}
+	now := time.Now()
+	return s.read(ctx, tenant, func(l *ledger.Ledger) {
+		for _, d := range waiting {
+			name := d.GetSubscription()
+			subscription := l.SubscriptionByID(tenant, name[strings.LastIndexByte(name, '/')+1:])
+			if subscription == nil {
+				continue // deleted since
+			}
+			switch health := subscription.Health(); {
+			case health.Mode != ledger.Active, health.Open && health.NextProbe.Before(now):
+				d.NextAttemptTime = nil
+			case health.Open:
+				d.NextAttemptTime = timestamppb.New(health.NextProbe)
+			}
+		}
+	})
 }
 
 // delivery returns the delivery that a field of a request names.
@@ -64,6 +103,9 @@ func (s *Server) ListDeliveries(ctx context.Context, request *fanfarev1.ListDeli
 	}
 	deliveries, next, err := s.History.Deliveries(ctx, query, page)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.foretell(ctx, tenant, deliveries...); err != nil {
 		return nil, err
 	}
 	return &fanfarev1.ListDeliveriesResponse{Deliveries: deliveries, NextPageToken: next}, nil

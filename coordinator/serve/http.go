@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -30,7 +32,20 @@ type HTTPConfig struct {
 // HTTP returns everything that is served over HTTP: the services as REST and
 // JSON, CloudEvents at POST /v1/tenants/{tenant}/events, health and metrics.
 func HTTP(ctx context.Context, config HTTPConfig) (http.Handler, error) {
-	rest := runtime.NewServeMux(
+	known := newRoutes()
+	var rest *runtime.ServeMux
+	rest = runtime.NewServeMux(
+		runtime.WithMiddlewares(func(next runtime.HandlerFunc) runtime.HandlerFunc {
+			return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+				pattern, _ := runtime.HTTPPattern(r.Context())
+				if err := known.check(r.Method, pattern.String(), r.URL.Query()); err != nil {
+					_, marshaler := runtime.MarshalerForRequest(rest, r)
+					runtime.HTTPError(r.Context(), rest, marshaler, w, r, statusOf(err))
+					return
+				}
+				next(w, r, path)
+			}
+		}),
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{EmitDefaultValues: true},
 			UnmarshalOptions: protojson.UnmarshalOptions{},
@@ -123,6 +138,9 @@ func (c *cloudEvents) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *cloudEvents) publish(r *http.Request) (*fanfarev1.PublishResponse, error) {
+	if names := slices.Sorted(maps.Keys(r.URL.Query())); len(names) > 0 {
+		return nil, statusOf(invalid(names[0], "is no parameter of this method, which takes none"))
+	}
 	events, err := decodeCloudEvents(r.Header, r.Body)
 	if err != nil {
 		return nil, statusOf(err)

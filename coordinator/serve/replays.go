@@ -52,11 +52,19 @@ func (s *Server) RetryDelivery(ctx context.Context, request *fanfarev1.RetryDeli
 		return nil, err
 	}
 	err = leader.Change(ctx, "retry "+id, func(l *ledger.Ledger, _ ledger.Number, record *linkv1.Record) error {
-		if key.Sequence < max(bounds.First, leader.Kept()) {
+		if key.Sequence < max(bounds.First, l.KeptFrom()) {
 			return &Error{codes.FailedPrecondition, "name", "is a delivery whose event the log no longer holds"}
 		}
-		if l.Subscription(ledger.Number(key.Subscription)) == nil {
+		subscription := l.Subscription(ledger.Number(key.Subscription))
+		if subscription == nil {
 			return &Error{codes.FailedPrecondition, "name", "is a delivery whose subscription was deleted"}
+		}
+		if l.Owes(ledger.Delivery{Subscription: subscription.Number, Position: ledger.Position{Sequence: key.Sequence, Index: key.Index}}) {
+			return &Error{codes.FailedPrecondition, "name", "is a delivery that is owed again already"}
+		}
+		if lead.RoomToReadmit(l, subscription, record) == 0 {
+			return &Error{codes.ResourceExhausted, "name", "is a delivery of a subscription that is owed as much as one may be now; " +
+				"try again when some of that has ended, or create a replay, which waits for it"}
 		}
 		record.Readmits = append(record.Readmits, &linkv1.Readmit{
 			Subscription: key.Subscription,
@@ -249,6 +257,7 @@ func (s *Server) CancelReplay(ctx context.Context, request *fanfarev1.CancelRepl
 		stored = proto.CloneOf(found)
 		stored.Replay.State = fanfarev1.Replay_CANCELLED
 		stored.Replay.FinishTime = timestamppb.Now()
+		stored.Lagging = nil
 		record.Replays = append(record.Replays, &linkv1.ReplayChange{Id: id, Put: stored})
 		return nil
 	})

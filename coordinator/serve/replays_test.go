@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -179,14 +181,19 @@ func (h *hand) work(kind linkv1.Outcome_Kind) {
 }
 
 // report says how the attempts ended that it keeps. Those that are dead are so
-// because of the event, not of the endpoint.
+// because of the event, those to be tried again, in a second, because of the
+// endpoint.
 func (h *hand) report(kind linkv1.Outcome_Kind) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, outcome := range h.kept {
 		outcome.Kind, outcome.StatusCode = kind, 204
-		if kind == linkv1.Outcome_DEAD {
+		switch kind {
+		case linkv1.Outcome_DEAD:
 			outcome.StatusCode, outcome.ErrorClass = 400, "status"
+		case linkv1.Outcome_RETRY:
+			outcome.StatusCode, outcome.ErrorClass = 503, "status"
+			outcome.NextTimeUnixMs = time.Now().Add(time.Second).UnixMilli()
 		}
 	}
 	h.batches++
@@ -486,6 +493,81 @@ func TestRetryCancelled(t *testing.T) {
 		worker := w.hand(linkv1.Outcome_DELIVERED)
 		w.pass(time.Second)
 		w.checkGiven("retried", worker, "e1")
+	})
+}
+
+// A subscription that is owed as much as it may be takes no retry, and says what
+// to do; once there is room it does. Many retries at once do not get past that.
+func TestRetryWithoutRoom(t *testing.T) {
+	inLives(t, &linkv1.Limits{OutstandingHealthy: 3}, func(w *lives) {
+		w.subscribe(tenant)
+		w.kill("a", "e1", "e2", "e3")
+		w.publishAs("a", "owed")
+		names := make(map[string]string)
+		for _, event := range []string{"e1", "e2", "e3"} {
+			names[event] = w.deliveryOf(event).GetName()
+		}
+		errs := make(map[string]error)
+		var mu sync.Mutex
+		var calls sync.WaitGroup
+		for event, name := range names {
+			calls.Go(func() {
+				_, err := w.retry(name)
+				mu.Lock()
+				defer mu.Unlock()
+				errs[event] = err
+			})
+		}
+		calls.Wait()
+		refused := ""
+		for event, err := range errs {
+			if err != nil {
+				w.refused("retrying "+event, err, codes.ResourceExhausted, "name")
+				if message := status.Convert(err).Message(); !strings.Contains(message, "owed as much as") || !strings.Contains(message, "create a replay") {
+					w.Errorf("refused with %q", message)
+				}
+				refused += event
+			}
+		}
+		if len(refused) != 2 {
+			w.Fatalf("refused %q, want one of the three", refused)
+		}
+		worker := w.hand(linkv1.Outcome_DELIVERED)
+		w.pass(time.Second)
+		must[*fanfarev1.Delivery](w.world)(w.retry(names[refused]))
+		w.pass(time.Second)
+		w.checkGiven("retried", worker, "e1", "e2", "e3", "owed")
+	})
+}
+
+// What is shown as the time of the next attempt is one that can come true: behind
+// an open breaker the next probe's, and none while nothing is sent.
+func TestNextAttemptTime(t *testing.T) {
+	inLives(t, &linkv1.Limits{BreakerFailures: 3}, func(w *lives) {
+		s := w.subscribe(tenant)
+		worker := w.hand(linkv1.Outcome_RETRY)
+		w.publishAs("a", "e1", "e2", "e3")
+		w.pass(time.Second / 2)
+		check := func(what string, want time.Time) {
+			w.Helper()
+			for _, d := range append(w.list(&fanfarev1.ListDeliveriesRequest{}), w.deliveryOf("e1")) {
+				if got := d.GetNextAttemptTime(); want.IsZero() != (got == nil) || got != nil && !got.AsTime().Equal(want) {
+					w.Errorf("%s: next attempt at %v, want %v", what, got.AsTime(), want)
+				}
+			}
+		}
+		if health := w.subscription(s.GetName()).GetHealth(); health.GetConsecutiveFailures() != 3 {
+			w.Fatalf("the endpoint failed %v", health)
+		}
+		opened := time.Now().Add(-time.Second / 2)
+		w.pass(2 * time.Second) // longer than the attempts were to wait
+		check("behind an open breaker", opened.Add(5*time.Second))
+		worker.stop()
+		w.hand(keeps)
+		w.pass(5 * time.Second)
+		check("while the probe is under way", time.Time{})
+		w.pause(s.GetName())
+		check("paused", time.Time{})
 	})
 }
 

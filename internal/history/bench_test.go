@@ -102,6 +102,44 @@ func BenchmarkScan(b *testing.B) {
 	})
 }
 
+// BenchmarkScanOfFew measures the same for a subscription with ten dead
+// deliveries beside one with hundreds of thousands.
+func BenchmarkScanOfFew(b *testing.B) {
+	const others, few, batch = 300_000, 10, 10_000
+	store, err := OpenSQLite(b.Context(), filepath.Join(b.TempDir(), "history"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		if err := store.Close(); err != nil {
+			b.Error(err)
+		}
+	}()
+	for sequence := uint64(0); sequence < others/batch; sequence++ {
+		rows := Batch{Prev: sequence, Sequence: sequence + 1}
+		for i := range batch {
+			row := DeliveryRow{
+				Key:    DeliveryKey{EventKey: EventKey{Sequence: rows.Sequence, Index: uint32(i)}, Subscription: 1},
+				Tenant: "default", SubscriptionID: "sub_many", State: fanfarev1.Delivery_DEAD,
+				Created: time.UnixMilli(1_750_000_000_000), Ended: time.UnixMilli(1_750_000_000_000),
+			}
+			if i == 0 && sequence < few {
+				row.Key.Subscription, row.SubscriptionID = 2, "sub_few"
+			}
+			rows.Deliveries = append(rows.Deliveries, row)
+		}
+		if err := store.Write(b.Context(), rows); err != nil {
+			b.Fatal(err)
+		}
+	}
+	query := ScanQuery{Tenant: "default", SubscriptionID: "sub_few", States: []fanfarev1.Delivery_State{fanfarev1.Delivery_DEAD}}
+	for b.Loop() {
+		if rows, err := store.Scan(b.Context(), query, DeliveryKey{}, 500); err != nil || len(rows) != few {
+			b.Fatalf("found %d, %v; want %d", len(rows), err, few)
+		}
+	}
+}
+
 const benchmarkFanOut = 10
 
 // benchmarkBatches returns two: deliveries begin, and end.

@@ -100,6 +100,8 @@ func TestSQLitePlans(t *testing.T) {
 		{name: "delivered", list: DeliveryQuery{Tenant: "acme", State: fanfarev1.Delivery_DELIVERED}.list(sqliteTables()), want: "PRIMARY KEY (tenant=?"},
 		{name: "dead", list: DeliveryQuery{Tenant: "acme", State: fanfarev1.Delivery_DEAD}.list(sqliteTables()), want: "deliveries_by_state (tenant=? AND state=?"},
 		{name: "of a subscription", list: DeliveryQuery{Tenant: "acme", SubscriptionID: "s"}.list(sqliteTables()), want: "deliveries_by_subscription (tenant=? AND subscription_id=?"},
+		{name: "dead of a subscription", list: DeliveryQuery{Tenant: "acme", SubscriptionID: "s", State: fanfarev1.Delivery_DEAD}.list(sqliteTables()), want: "deliveries_ended_by_subscription (tenant=? AND subscription_id=? AND state=?"},
+		{name: "pending of a subscription", list: DeliveryQuery{Tenant: "acme", SubscriptionID: "s", State: fanfarev1.Delivery_PENDING}.list(sqliteTables()), want: "deliveries_by_"},
 		{name: "of an event", list: DeliveryQuery{Tenant: "acme", EventID: "e"}.list(sqliteTables()), want: "events_by_id (tenant=? AND event_id=?)", sort: true},
 		{name: "dead of an event", list: DeliveryQuery{Tenant: "acme", EventID: "e", SubscriptionID: "s", State: fanfarev1.Delivery_DEAD}.list(sqliteTables()), want: "events_by_id (tenant=? AND event_id=?)", sort: true},
 		{name: "attempts", list: attemptList("acme", DeliveryKey{}), want: "PRIMARY KEY (tenant=? AND partition=? AND sequence=? AND idx=? AND subscription=?"},
@@ -133,6 +135,7 @@ func TestSQLiteScanPlans(t *testing.T) {
 	}()
 	const delivered, dead, expired = fanfarev1.Delivery_DELIVERED, fanfarev1.Delivery_DEAD, fanfarev1.Delivery_EXPIRED
 	const byState = "deliveries_by_state (tenant=? AND state=?"
+	const ofOne = "deliveries_ended_by_subscription (tenant=? AND subscription_id=? AND state=?"
 	tests := []struct {
 		name         string
 		subscription string
@@ -143,7 +146,7 @@ func TestSQLiteScanPlans(t *testing.T) {
 		{name: "dead", states: []fanfarev1.Delivery_State{dead}, want: byState, searches: 1},
 		{name: "dead twice", states: []fanfarev1.Delivery_State{dead, dead}, want: byState, searches: 1},
 		{name: "dead or expired", states: []fanfarev1.Delivery_State{expired, dead}, want: byState, searches: 2},
-		{name: "dead or expired of a subscription", subscription: "s", states: []fanfarev1.Delivery_State{dead, expired}, want: byState, searches: 2},
+		{name: "dead or expired of a subscription", subscription: "s", states: []fanfarev1.Delivery_State{dead, expired}, want: ofOne, searches: 2},
 		{name: "delivered or dead", states: []fanfarev1.Delivery_State{delivered, dead}, want: "PRIMARY KEY (tenant=?", searches: 1},
 		{name: "delivered or dead of a subscription", subscription: "s", states: []fanfarev1.Delivery_State{dead, delivered}, want: "deliveries_by_subscription (tenant=? AND subscription_id=?", searches: 1},
 	}

@@ -135,6 +135,9 @@ func (q DeliveryQuery) list(in tables) list {
 	if q.State != fanfarev1.Delivery_STATE_UNSPECIFIED && q.State != fanfarev1.Delivery_DELIVERED {
 		l.terms = append(l.terms, notDelivered)
 	}
+	if q.State > fanfarev1.Delivery_DELIVERED {
+		l.terms = append(l.terms, endedOtherwise)
+	}
 	l.between("created_ms", q.Start, q.End)
 	return l
 }
@@ -142,6 +145,9 @@ func (q DeliveryQuery) list(in tables) list {
 // notDelivered shows the database that deliveries_by_state has all rows of
 // another condition.
 const notDelivered = "state <> 2"
+
+// endedOtherwise shows it that deliveries_ended_by_subscription has.
+const endedOtherwise = "state > 2"
 
 // deliveryKey returns the columns of a DeliveryKey.
 func deliveryKey() []string {
@@ -245,7 +251,8 @@ func (q ScanQuery) counted(in tables) list {
 }
 
 // states returns the conditions for list.either: one for each state, which is
-// a range of deliveries_by_state; but one for all if DELIVERED is among them,
+// a range of deliveries_by_state or, in one subscription, of
+// deliveries_ended_by_subscription; but one for all if DELIVERED is among them,
 // which has no index and so makes every row be looked at.
 func (q ScanQuery) states() []string {
 	states := slices.Compact(slices.Sorted(slices.Values(q.States)))
@@ -254,6 +261,9 @@ func (q ScanQuery) states() []string {
 	for i, state := range states {
 		numbers[i] = strconv.Itoa(int(state))
 		searches[i] = "state = " + numbers[i] + " AND " + notDelivered
+		if state > fanfarev1.Delivery_DELIVERED {
+			searches[i] += " AND " + endedOtherwise
+		}
 	}
 	if slices.Contains(states, fanfarev1.Delivery_DELIVERED) {
 		return []string{"state IN (" + strings.Join(numbers, ", ") + ")"}

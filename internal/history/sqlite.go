@@ -38,6 +38,8 @@ const InMemory = ":memory:"
 type SQLite struct {
 	queries
 	writer     *sql.DB // of one connection: SQLite has one writer at a time
+	stands     *sql.Stmt
+	moves      *sql.Stmt
 	events     insert
 	deliveries insert
 	attempts   insert
@@ -72,6 +74,12 @@ func openSQLite(ctx context.Context, path string) (_ *SQLite, err error) {
 	}
 	if err := sqliteSchema().migrate(ctx, s.writer); err != nil {
 		return nil, err
+	}
+	if s.stands, err = s.writer.PrepareContext(ctx, selectPosition); err != nil {
+		return nil, fmt.Errorf("preparing statement: %w", err)
+	}
+	if s.moves, err = s.writer.PrepareContext(ctx, upsertPosition); err != nil {
+		return nil, fmt.Errorf("preparing statement: %w", err)
 	}
 	if s.events, err = prepareInsert(ctx, s.writer, insertEvent); err != nil {
 		return nil, err
@@ -148,6 +156,7 @@ func (s *SQLite) Close() error {
 	for _, in := range []insert{s.events, s.deliveries, s.attempts} {
 		errs = append(errs, in.close())
 	}
+	errs = append(errs, closeAll(s.stands, s.moves))
 	if s.db != nil && s.db != s.writer {
 		errs = append(errs, s.db.Close())
 	}
@@ -172,7 +181,7 @@ func (s *SQLite) write(ctx context.Context, batch Batch) error {
 	}
 	defer rollback(tx)
 
-	stands, err := scanPosition(tx.QueryRowContext(ctx, selectPosition, batch.Partition))
+	stands, err := scanPosition(tx.StmtContext(ctx, s.stands).QueryRowContext(ctx, batch.Partition)) //nolint:sqlclosecheck // ends with tx
 	if err != nil {
 		return err
 	}
@@ -188,7 +197,7 @@ func (s *SQLite) write(ctx context.Context, batch Batch) error {
 	if err := insertAll(ctx, tx, s.attempts, batch.Attempts, attemptValues); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, upsertPosition, batch.Partition, integer(batch.Sequence)); err != nil {
+	if _, err := tx.StmtContext(ctx, s.moves).ExecContext(ctx, batch.Partition, integer(batch.Sequence)); err != nil { //nolint:sqlclosecheck // ends with tx
 		return err
 	}
 	return tx.Commit()
@@ -260,9 +269,12 @@ func prepareInsert(ctx context.Context, db *sql.DB, statement string) (in insert
 }
 
 // close releases the statements that were made.
-func (in insert) close() error {
+func (in insert) close() error { return closeAll(in.one, in.many) }
+
+// closeAll releases those of the statements that were made.
+func closeAll(statements ...*sql.Stmt) error {
 	var errs []error
-	for _, statement := range []*sql.Stmt{in.one, in.many} {
+	for _, statement := range statements {
 		if statement != nil {
 			errs = append(errs, statement.Close())
 		}

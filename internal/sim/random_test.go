@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,12 +22,23 @@ import (
 )
 
 // Everything at random, against a naive oracle. SEEDS is how many seeds run,
-// SEED is the one to run alone, and STEPS how long a life is; the seed is named
-// when one fails.
+// SEED is the one to run alone, and STEPS how long a life is. A seed that fails
+// is named, with what finds the shortest life of it that does.
 func TestRandom(t *testing.T) {
 	steps := number(t, "STEPS", randomSteps)
+	var failed atomic.Bool
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprintf("SEED=%d", seed), func(t *testing.T) {
+			t.Parallel() // a life uses one processor at a time
+			if failed.Load() && flag.Lookup("test.failfast").Value.String() == "true" {
+				t.Skip("another seed has failed") // those that are parallel have begun, for the testing package
+			}
+			t.Cleanup(func() {
+				if t.Failed() {
+					failed.Store(true)
+					t.Logf("to shorten this life: make shrink SEED=%d", seed)
+				}
+			})
 			synctest.Test(t, func(t *testing.T) {
 				r := newRandomRun(t, seed)
 				for range steps {

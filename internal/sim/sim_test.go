@@ -3,6 +3,7 @@ package sim_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/fanfare-dev/fanfare/internal/sim"
@@ -54,8 +55,10 @@ func checkOnce(t *testing.T, e *sim.Endpoint) {
 	}
 }
 
+// eventID returns the id of a delivery's event; nothing if the history does not
+// know the event.
 func eventID(d *fanfarev1.Delivery) string {
-	return d.GetEvent()[len(sim.Tenant+"/events/"):]
+	return strings.TrimPrefix(d.GetEvent(), sim.Tenant+"/events/")
 }
 
 // checkEvents checks that the history has exactly the events e0 to e<n-1>,

@@ -210,7 +210,9 @@ type Delivery struct {
 	State        Delivery_State `protobuf:"varint,5,opt,name=state,proto3,enum=fanfare.v1.Delivery_State" json:"state,omitempty"`
 	// Attempts made so far.
 	AttemptCount int32 `protobuf:"varint,6,opt,name=attempt_count,json=attemptCount,proto3" json:"attempt_count,omitempty"`
-	// When the next attempt is due, while PENDING.
+	// When the next attempt is due, while PENDING. While the endpoint is only
+	// probed, not before its next probe; absent if that is under way, or if the
+	// subscription is paused or disabled: nobody can tell then.
 	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
 	// When it began to be owed, the last time: a retry or a replay begins anew.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`

@@ -48,11 +48,14 @@ type DeliveryServiceClient interface {
 	ListAttempts(ctx context.Context, in *ListAttemptsRequest, opts ...grpc.CallOption) (*ListAttemptsResponse, error)
 	// RetryDelivery makes a delivery that has ended, other than by success, owed
 	// again, with a new schedule. FAILED_PRECONDITION if it is PENDING or
-	// DELIVERED, or if the log no longer holds its event.
+	// DELIVERED, if the log no longer holds its event, or if its subscription was
+	// deleted; RESOURCE_EXHAUSTED if its subscription is owed as much as one may
+	// be: try again when some of that has ended, or let a replay wait for it.
 	RetryDelivery(ctx context.Context, in *RetryDeliveryRequest, opts ...grpc.CallOption) (*Delivery, error)
 	// CreateReplay begins to make many deliveries owed again: those of a range
 	// of time, a subscription, some states, some event types. It goes on by
-	// itself, at the pace the endpoints take, and survives restarts.
+	// itself, at the pace the endpoints take, and survives restarts. An endpoint
+	// that takes nothing does not hold up the others.
 	CreateReplay(ctx context.Context, in *CreateReplayRequest, opts ...grpc.CallOption) (*Replay, error)
 	// GetReplay returns a replay with its progress.
 	GetReplay(ctx context.Context, in *GetReplayRequest, opts ...grpc.CallOption) (*Replay, error)
@@ -193,11 +196,14 @@ type DeliveryServiceServer interface {
 	ListAttempts(context.Context, *ListAttemptsRequest) (*ListAttemptsResponse, error)
 	// RetryDelivery makes a delivery that has ended, other than by success, owed
 	// again, with a new schedule. FAILED_PRECONDITION if it is PENDING or
-	// DELIVERED, or if the log no longer holds its event.
+	// DELIVERED, if the log no longer holds its event, or if its subscription was
+	// deleted; RESOURCE_EXHAUSTED if its subscription is owed as much as one may
+	// be: try again when some of that has ended, or let a replay wait for it.
 	RetryDelivery(context.Context, *RetryDeliveryRequest) (*Delivery, error)
 	// CreateReplay begins to make many deliveries owed again: those of a range
 	// of time, a subscription, some states, some event types. It goes on by
-	// itself, at the pace the endpoints take, and survives restarts.
+	// itself, at the pace the endpoints take, and survives restarts. An endpoint
+	// that takes nothing does not hold up the others.
 	CreateReplay(context.Context, *CreateReplayRequest) (*Replay, error)
 	// GetReplay returns a replay with its progress.
 	GetReplay(context.Context, *GetReplayRequest) (*Replay, error)

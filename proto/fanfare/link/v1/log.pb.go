@@ -133,8 +133,10 @@ func (Control_Action) EnumDescriptor() ([]byte, []int) {
 
 // Record is one entry of a partition's log: all that the leader gathered
 // while the entry before was being written. It is folded in this order:
-// fence, tenants, subscriptions, controls, replays, expiry, outcomes, admits,
-// readmits, events.
+// fence, outcomes, tenants, subscriptions, controls, replays, expiry, admits,
+// readmits, events, purge. What was attempted comes before what ends it in
+// another way: a delivery that succeeded is not expired or cancelled by the
+// record that says so.
 type Record struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Epoch of the leader that wrote it. Never lower than the record before.
@@ -152,9 +154,14 @@ type Record struct {
 	Events        []*LoggedEvent        `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
 	Controls      []*Control            `protobuf:"bytes,10,rep,name=controls,proto3" json:"controls,omitempty"`
 	// If not 0: what is owed of records before this one expires.
-	ExpireBefore  uint64          `protobuf:"varint,11,opt,name=expire_before,json=expireBefore,proto3" json:"expire_before,omitempty"`
-	Readmits      []*Readmit      `protobuf:"bytes,12,rep,name=readmits,proto3" json:"readmits,omitempty"`
-	Replays       []*ReplayChange `protobuf:"bytes,13,rep,name=replays,proto3" json:"replays,omitempty"`
+	ExpireBefore uint64          `protobuf:"varint,11,opt,name=expire_before,json=expireBefore,proto3" json:"expire_before,omitempty"`
+	Readmits     []*Readmit      `protobuf:"bytes,12,rep,name=readmits,proto3" json:"readmits,omitempty"`
+	Replays      []*ReplayChange `protobuf:"bytes,13,rep,name=replays,proto3" json:"replays,omitempty"`
+	// If not 0: records before this one may be purged, as far as nothing of them
+	// is owed once this record is folded; none of them is made owed again. The
+	// log is purged only of what a record in it has given up like this, so that
+	// a leader that was overtaken cannot purge what its successor needs.
+	PurgeBefore   uint64 `protobuf:"varint,14,opt,name=purge_before,json=purgeBefore,proto3" json:"purge_before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -278,6 +285,13 @@ func (x *Record) GetReplays() []*ReplayChange {
 		return x.Replays
 	}
 	return nil
+}
+
+func (x *Record) GetPurgeBefore() uint64 {
+	if x != nil {
+		return x.PurgeBefore
+	}
+	return 0
 }
 
 // Fence begins an epoch: no record of an older epoch may follow. It carries
@@ -646,8 +660,13 @@ type StoredReplay struct {
 	AfterSequence     uint64 `protobuf:"varint,3,opt,name=after_sequence,json=afterSequence,proto3" json:"after_sequence,omitempty"`
 	AfterIndex        uint32 `protobuf:"varint,4,opt,name=after_index,json=afterIndex,proto3" json:"after_index,omitempty"`
 	AfterSubscription uint64 `protobuf:"varint,5,opt,name=after_subscription,json=afterSubscription,proto3" json:"after_subscription,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// It has looked at all deliveries but those of the subscriptions that lag.
+	Scanned bool `protobuf:"varint,10,opt,name=scanned,proto3" json:"scanned,omitempty"`
+	// Subscriptions that had no room when the replay came by, by rising number.
+	// It went on without them, and comes back to each when it has room.
+	Lagging       []*ReplayLag `protobuf:"bytes,11,rep,name=lagging,proto3" json:"lagging,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StoredReplay) Reset() {
@@ -715,6 +734,91 @@ func (x *StoredReplay) GetAfterSubscription() uint64 {
 	return 0
 }
 
+func (x *StoredReplay) GetScanned() bool {
+	if x != nil {
+		return x.Scanned
+	}
+	return false
+}
+
+func (x *StoredReplay) GetLagging() []*ReplayLag {
+	if x != nil {
+		return x.Lagging
+	}
+	return nil
+}
+
+// ReplayLag is a subscription that a replay has passed by.
+type ReplayLag struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Subscription uint64                 `protobuf:"varint,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// `sub_…`
+	SubscriptionId string `protobuf:"bytes,2,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
+	// The first of its deliveries that the replay has not looked at.
+	NextSequence  uint64 `protobuf:"varint,3,opt,name=next_sequence,json=nextSequence,proto3" json:"next_sequence,omitempty"`
+	NextIndex     uint32 `protobuf:"varint,4,opt,name=next_index,json=nextIndex,proto3" json:"next_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayLag) Reset() {
+	*x = ReplayLag{}
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayLag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayLag) ProtoMessage() {}
+
+func (x *ReplayLag) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayLag.ProtoReflect.Descriptor instead.
+func (*ReplayLag) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ReplayLag) GetSubscription() uint64 {
+	if x != nil {
+		return x.Subscription
+	}
+	return 0
+}
+
+func (x *ReplayLag) GetSubscriptionId() string {
+	if x != nil {
+		return x.SubscriptionId
+	}
+	return ""
+}
+
+func (x *ReplayLag) GetNextSequence() uint64 {
+	if x != nil {
+		return x.NextSequence
+	}
+	return 0
+}
+
+func (x *ReplayLag) GetNextIndex() uint32 {
+	if x != nil {
+		return x.NextIndex
+	}
+	return 0
+}
+
 // TenantChange puts or deletes a tenant.
 type TenantChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -727,7 +831,7 @@ type TenantChange struct {
 
 func (x *TenantChange) Reset() {
 	*x = TenantChange{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[7]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +843,7 @@ func (x *TenantChange) String() string {
 func (*TenantChange) ProtoMessage() {}
 
 func (x *TenantChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[7]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -752,7 +856,7 @@ func (x *TenantChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TenantChange.ProtoReflect.Descriptor instead.
 func (*TenantChange) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TenantChange) GetId() string {
@@ -782,7 +886,7 @@ type SubscriptionChange struct {
 
 func (x *SubscriptionChange) Reset() {
 	*x = SubscriptionChange{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +898,7 @@ func (x *SubscriptionChange) String() string {
 func (*SubscriptionChange) ProtoMessage() {}
 
 func (x *SubscriptionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +911,7 @@ func (x *SubscriptionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionChange.ProtoReflect.Descriptor instead.
 func (*SubscriptionChange) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SubscriptionChange) GetNumber() uint64 {
@@ -840,7 +944,7 @@ type StoredSubscription struct {
 
 func (x *StoredSubscription) Reset() {
 	*x = StoredSubscription{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +956,7 @@ func (x *StoredSubscription) String() string {
 func (*StoredSubscription) ProtoMessage() {}
 
 func (x *StoredSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +969,7 @@ func (x *StoredSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSubscription.ProtoReflect.Descriptor instead.
 func (*StoredSubscription) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StoredSubscription) GetTenant() string {
@@ -922,7 +1026,7 @@ type Outcomes struct {
 
 func (x *Outcomes) Reset() {
 	*x = Outcomes{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1038,7 @@ func (x *Outcomes) String() string {
 func (*Outcomes) ProtoMessage() {}
 
 func (x *Outcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1051,7 @@ func (x *Outcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcomes.ProtoReflect.Descriptor instead.
 func (*Outcomes) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Outcomes) GetSubscriptions() []uint64 {
@@ -1043,7 +1147,7 @@ type OutcomeDetail struct {
 
 func (x *OutcomeDetail) Reset() {
 	*x = OutcomeDetail{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1159,7 @@ func (x *OutcomeDetail) String() string {
 func (*OutcomeDetail) ProtoMessage() {}
 
 func (x *OutcomeDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1172,7 @@ func (x *OutcomeDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeDetail.ProtoReflect.Descriptor instead.
 func (*OutcomeDetail) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *OutcomeDetail) GetOutcome() uint32 {
@@ -1125,7 +1229,7 @@ type Admit struct {
 
 func (x *Admit) Reset() {
 	*x = Admit{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1241,7 @@ func (x *Admit) String() string {
 func (*Admit) ProtoMessage() {}
 
 func (x *Admit) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1254,7 @@ func (x *Admit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admit.ProtoReflect.Descriptor instead.
 func (*Admit) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Admit) GetSubscription() uint64 {
@@ -1207,7 +1311,7 @@ type LoggedEvent struct {
 
 func (x *LoggedEvent) Reset() {
 	*x = LoggedEvent{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1323,7 @@ func (x *LoggedEvent) String() string {
 func (*LoggedEvent) ProtoMessage() {}
 
 func (x *LoggedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1336,7 @@ func (x *LoggedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoggedEvent.ProtoReflect.Descriptor instead.
 func (*LoggedEvent) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LoggedEvent) GetTenant() string {
@@ -1300,14 +1404,16 @@ type Snapshot struct {
 	MarkTimesUnixMs []int64  `protobuf:"varint,16,rep,packed,name=mark_times_unix_ms,json=markTimesUnixMs,proto3" json:"mark_times_unix_ms,omitempty"`
 	// SHA-256 of the bytes before this field, which is the last of all. The
 	// subscriptions are the last before it.
-	Hash          []byte `protobuf:"bytes,15,opt,name=hash,proto3" json:"hash,omitempty"`
+	Hash []byte `protobuf:"bytes,15,opt,name=hash,proto3" json:"hash,omitempty"`
+	// The first record that has not been given up to be purged; 0 if none was.
+	KeptFrom      uint64 `protobuf:"varint,20,opt,name=kept_from,json=keptFrom,proto3" json:"kept_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1425,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1438,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Snapshot) GetSequence() uint64 {
@@ -1447,6 +1553,13 @@ func (x *Snapshot) GetHash() []byte {
 	return nil
 }
 
+func (x *Snapshot) GetKeptFrom() uint64 {
+	if x != nil {
+		return x.KeptFrom
+	}
+	return 0
+}
+
 // SubscriptionState is a subscription with what it is owed.
 type SubscriptionState struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1479,7 +1592,7 @@ type SubscriptionState struct {
 
 func (x *SubscriptionState) Reset() {
 	*x = SubscriptionState{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1604,7 @@ func (x *SubscriptionState) String() string {
 func (*SubscriptionState) ProtoMessage() {}
 
 func (x *SubscriptionState) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1617,7 @@ func (x *SubscriptionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionState.ProtoReflect.Descriptor instead.
 func (*SubscriptionState) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SubscriptionState) GetNumber() uint64 {
@@ -1651,7 +1764,7 @@ type Breaker struct {
 
 func (x *Breaker) Reset() {
 	*x = Breaker{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1776,7 @@ func (x *Breaker) String() string {
 func (*Breaker) ProtoMessage() {}
 
 func (x *Breaker) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1789,7 @@ func (x *Breaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Breaker.ProtoReflect.Descriptor instead.
 func (*Breaker) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Breaker) GetFailures() uint64 {
@@ -1733,7 +1846,7 @@ type Era struct {
 
 func (x *Era) Reset() {
 	*x = Era{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1858,7 @@ func (x *Era) String() string {
 func (*Era) ProtoMessage() {}
 
 func (x *Era) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1871,7 @@ func (x *Era) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Era.ProtoReflect.Descriptor instead.
 func (*Era) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Era) GetUntilSequence() uint64 {
@@ -1779,7 +1892,7 @@ var File_fanfare_link_v1_log_proto protoreflect.FileDescriptor
 
 const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x19fanfare/link/v1/log.proto\x12\x0ffanfare.link.v1\x1a!fanfare/v1/delivery_service.proto\x1a%fanfare/v1/subscription_service.proto\x1a\x1ffanfare/v1/tenant_service.proto\"\xfe\x04\n" +
+	"\x19fanfare/link/v1/log.proto\x12\x0ffanfare.link.v1\x1a!fanfare/v1/delivery_service.proto\x1a%fanfare/v1/subscription_service.proto\x1a\x1ffanfare/v1/tenant_service.proto\"\xa1\x05\n" +
 	"\x06Record\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12#\n" +
 	"\rprevious_hash\x18\x02 \x01(\fR\fpreviousHash\x12 \n" +
@@ -1795,7 +1908,8 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	" \x03(\v2\x18.fanfare.link.v1.ControlR\bcontrols\x12#\n" +
 	"\rexpire_before\x18\v \x01(\x04R\fexpireBefore\x124\n" +
 	"\breadmits\x18\f \x03(\v2\x18.fanfare.link.v1.ReadmitR\breadmits\x127\n" +
-	"\areplays\x18\r \x03(\v2\x1d.fanfare.link.v1.ReplayChangeR\areplays\"}\n" +
+	"\areplays\x18\r \x03(\v2\x1d.fanfare.link.v1.ReplayChangeR\areplays\x12!\n" +
+	"\fpurge_before\x18\x0e \x01(\x04R\vpurgeBefore\"}\n" +
 	"\x05Fence\x12 \n" +
 	"\vcoordinator\x18\x01 \x01(\tR\vcoordinator\x12!\n" +
 	"\ffold_version\x18\x02 \x01(\rR\vfoldVersion\x12/\n" +
@@ -1826,14 +1940,23 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\battempts\x18\x04 \x03(\rR\battempts\"O\n" +
 	"\fReplayChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12/\n" +
-	"\x03put\x18\x02 \x01(\v2\x1d.fanfare.link.v1.StoredReplayR\x03put\"\xc9\x01\n" +
+	"\x03put\x18\x02 \x01(\v2\x1d.fanfare.link.v1.StoredReplayR\x03put\"\x99\x02\n" +
 	"\fStoredReplay\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12*\n" +
 	"\x06replay\x18\x02 \x01(\v2\x12.fanfare.v1.ReplayR\x06replay\x12%\n" +
 	"\x0eafter_sequence\x18\x03 \x01(\x04R\rafterSequence\x12\x1f\n" +
 	"\vafter_index\x18\x04 \x01(\rR\n" +
 	"afterIndex\x12-\n" +
-	"\x12after_subscription\x18\x05 \x01(\x04R\x11afterSubscription\"D\n" +
+	"\x12after_subscription\x18\x05 \x01(\x04R\x11afterSubscription\x12\x18\n" +
+	"\ascanned\x18\n" +
+	" \x01(\bR\ascanned\x124\n" +
+	"\alagging\x18\v \x03(\v2\x1a.fanfare.link.v1.ReplayLagR\alagging\"\x9c\x01\n" +
+	"\tReplayLag\x12\"\n" +
+	"\fsubscription\x18\x01 \x01(\x04R\fsubscription\x12'\n" +
+	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x12#\n" +
+	"\rnext_sequence\x18\x03 \x01(\x04R\fnextSequence\x12\x1d\n" +
+	"\n" +
+	"next_index\x18\x04 \x01(\rR\tnextIndex\"D\n" +
 	"\fTenantChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x03put\x18\x02 \x01(\v2\x12.fanfare.v1.TenantR\x03put\"c\n" +
@@ -1878,7 +2001,7 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\x04type\x18\x03 \x01(\tR\x04type\x12!\n" +
 	"\fordering_key\x18\x04 \x01(\tR\vorderingKey\x12!\n" +
 	"\fid_generated\x18\x05 \x01(\bR\vidGenerated\x12\x14\n" +
-	"\x05event\x18\x06 \x01(\fR\x05event\"\x97\x05\n" +
+	"\x05event\x18\x06 \x01(\fR\x05event\"\xb4\x05\n" +
 	"\bSnapshot\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vrecord_hash\x18\x02 \x01(\fR\n" +
@@ -1900,7 +2023,8 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\areplays\x18\r \x03(\v2\x1d.fanfare.link.v1.ReplayChangeR\areplays\x12%\n" +
 	"\x0emark_sequences\x18\x0e \x03(\x04R\rmarkSequences\x12+\n" +
 	"\x12mark_times_unix_ms\x18\x10 \x03(\x03R\x0fmarkTimesUnixMs\x12\x12\n" +
-	"\x04hash\x18\x0f \x01(\fR\x04hash\"\xd4\x05\n" +
+	"\x04hash\x18\x0f \x01(\fR\x04hash\x12\x1b\n" +
+	"\tkept_from\x18\x14 \x01(\x04R\bkeptFrom\"\xd4\x05\n" +
 	"\x11SubscriptionState\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12;\n" +
 	"\x06stored\x18\x02 \x01(\v2#.fanfare.link.v1.StoredSubscriptionR\x06stored\x12\x16\n" +
@@ -1951,7 +2075,7 @@ func file_fanfare_link_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_link_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_fanfare_link_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_fanfare_link_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_fanfare_link_v1_log_proto_goTypes = []any{
 	(SubscriptionMode)(0),      // 0: fanfare.link.v1.SubscriptionMode
 	(Control_Action)(0),        // 1: fanfare.link.v1.Control.Action
@@ -1962,52 +2086,54 @@ var file_fanfare_link_v1_log_proto_goTypes = []any{
 	(*Readmit)(nil),            // 6: fanfare.link.v1.Readmit
 	(*ReplayChange)(nil),       // 7: fanfare.link.v1.ReplayChange
 	(*StoredReplay)(nil),       // 8: fanfare.link.v1.StoredReplay
-	(*TenantChange)(nil),       // 9: fanfare.link.v1.TenantChange
-	(*SubscriptionChange)(nil), // 10: fanfare.link.v1.SubscriptionChange
-	(*StoredSubscription)(nil), // 11: fanfare.link.v1.StoredSubscription
-	(*Outcomes)(nil),           // 12: fanfare.link.v1.Outcomes
-	(*OutcomeDetail)(nil),      // 13: fanfare.link.v1.OutcomeDetail
-	(*Admit)(nil),              // 14: fanfare.link.v1.Admit
-	(*LoggedEvent)(nil),        // 15: fanfare.link.v1.LoggedEvent
-	(*Snapshot)(nil),           // 16: fanfare.link.v1.Snapshot
-	(*SubscriptionState)(nil),  // 17: fanfare.link.v1.SubscriptionState
-	(*Breaker)(nil),            // 18: fanfare.link.v1.Breaker
-	(*Era)(nil),                // 19: fanfare.link.v1.Era
-	(*v1.Replay)(nil),          // 20: fanfare.v1.Replay
-	(*v1.Tenant)(nil),          // 21: fanfare.v1.Tenant
-	(*v1.Subscription)(nil),    // 22: fanfare.v1.Subscription
+	(*ReplayLag)(nil),          // 9: fanfare.link.v1.ReplayLag
+	(*TenantChange)(nil),       // 10: fanfare.link.v1.TenantChange
+	(*SubscriptionChange)(nil), // 11: fanfare.link.v1.SubscriptionChange
+	(*StoredSubscription)(nil), // 12: fanfare.link.v1.StoredSubscription
+	(*Outcomes)(nil),           // 13: fanfare.link.v1.Outcomes
+	(*OutcomeDetail)(nil),      // 14: fanfare.link.v1.OutcomeDetail
+	(*Admit)(nil),              // 15: fanfare.link.v1.Admit
+	(*LoggedEvent)(nil),        // 16: fanfare.link.v1.LoggedEvent
+	(*Snapshot)(nil),           // 17: fanfare.link.v1.Snapshot
+	(*SubscriptionState)(nil),  // 18: fanfare.link.v1.SubscriptionState
+	(*Breaker)(nil),            // 19: fanfare.link.v1.Breaker
+	(*Era)(nil),                // 20: fanfare.link.v1.Era
+	(*v1.Replay)(nil),          // 21: fanfare.v1.Replay
+	(*v1.Tenant)(nil),          // 22: fanfare.v1.Tenant
+	(*v1.Subscription)(nil),    // 23: fanfare.v1.Subscription
 }
 var file_fanfare_link_v1_log_proto_depIdxs = []int32{
 	3,  // 0: fanfare.link.v1.Record.fence:type_name -> fanfare.link.v1.Fence
-	9,  // 1: fanfare.link.v1.Record.tenants:type_name -> fanfare.link.v1.TenantChange
-	10, // 2: fanfare.link.v1.Record.subscriptions:type_name -> fanfare.link.v1.SubscriptionChange
-	12, // 3: fanfare.link.v1.Record.outcomes:type_name -> fanfare.link.v1.Outcomes
-	14, // 4: fanfare.link.v1.Record.admits:type_name -> fanfare.link.v1.Admit
-	15, // 5: fanfare.link.v1.Record.events:type_name -> fanfare.link.v1.LoggedEvent
+	10, // 1: fanfare.link.v1.Record.tenants:type_name -> fanfare.link.v1.TenantChange
+	11, // 2: fanfare.link.v1.Record.subscriptions:type_name -> fanfare.link.v1.SubscriptionChange
+	13, // 3: fanfare.link.v1.Record.outcomes:type_name -> fanfare.link.v1.Outcomes
+	15, // 4: fanfare.link.v1.Record.admits:type_name -> fanfare.link.v1.Admit
+	16, // 5: fanfare.link.v1.Record.events:type_name -> fanfare.link.v1.LoggedEvent
 	5,  // 6: fanfare.link.v1.Record.controls:type_name -> fanfare.link.v1.Control
 	6,  // 7: fanfare.link.v1.Record.readmits:type_name -> fanfare.link.v1.Readmit
 	7,  // 8: fanfare.link.v1.Record.replays:type_name -> fanfare.link.v1.ReplayChange
 	4,  // 9: fanfare.link.v1.Fence.limits:type_name -> fanfare.link.v1.Limits
 	1,  // 10: fanfare.link.v1.Control.action:type_name -> fanfare.link.v1.Control.Action
 	8,  // 11: fanfare.link.v1.ReplayChange.put:type_name -> fanfare.link.v1.StoredReplay
-	20, // 12: fanfare.link.v1.StoredReplay.replay:type_name -> fanfare.v1.Replay
-	21, // 13: fanfare.link.v1.TenantChange.put:type_name -> fanfare.v1.Tenant
-	11, // 14: fanfare.link.v1.SubscriptionChange.put:type_name -> fanfare.link.v1.StoredSubscription
-	22, // 15: fanfare.link.v1.StoredSubscription.subscription:type_name -> fanfare.v1.Subscription
-	13, // 16: fanfare.link.v1.Outcomes.details:type_name -> fanfare.link.v1.OutcomeDetail
-	4,  // 17: fanfare.link.v1.Snapshot.limits:type_name -> fanfare.link.v1.Limits
-	9,  // 18: fanfare.link.v1.Snapshot.tenants:type_name -> fanfare.link.v1.TenantChange
-	17, // 19: fanfare.link.v1.Snapshot.subscriptions:type_name -> fanfare.link.v1.SubscriptionState
-	7,  // 20: fanfare.link.v1.Snapshot.replays:type_name -> fanfare.link.v1.ReplayChange
-	11, // 21: fanfare.link.v1.SubscriptionState.stored:type_name -> fanfare.link.v1.StoredSubscription
-	19, // 22: fanfare.link.v1.SubscriptionState.eras:type_name -> fanfare.link.v1.Era
-	0,  // 23: fanfare.link.v1.SubscriptionState.mode:type_name -> fanfare.link.v1.SubscriptionMode
-	18, // 24: fanfare.link.v1.SubscriptionState.breaker:type_name -> fanfare.link.v1.Breaker
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	21, // 12: fanfare.link.v1.StoredReplay.replay:type_name -> fanfare.v1.Replay
+	9,  // 13: fanfare.link.v1.StoredReplay.lagging:type_name -> fanfare.link.v1.ReplayLag
+	22, // 14: fanfare.link.v1.TenantChange.put:type_name -> fanfare.v1.Tenant
+	12, // 15: fanfare.link.v1.SubscriptionChange.put:type_name -> fanfare.link.v1.StoredSubscription
+	23, // 16: fanfare.link.v1.StoredSubscription.subscription:type_name -> fanfare.v1.Subscription
+	14, // 17: fanfare.link.v1.Outcomes.details:type_name -> fanfare.link.v1.OutcomeDetail
+	4,  // 18: fanfare.link.v1.Snapshot.limits:type_name -> fanfare.link.v1.Limits
+	10, // 19: fanfare.link.v1.Snapshot.tenants:type_name -> fanfare.link.v1.TenantChange
+	18, // 20: fanfare.link.v1.Snapshot.subscriptions:type_name -> fanfare.link.v1.SubscriptionState
+	7,  // 21: fanfare.link.v1.Snapshot.replays:type_name -> fanfare.link.v1.ReplayChange
+	12, // 22: fanfare.link.v1.SubscriptionState.stored:type_name -> fanfare.link.v1.StoredSubscription
+	20, // 23: fanfare.link.v1.SubscriptionState.eras:type_name -> fanfare.link.v1.Era
+	0,  // 24: fanfare.link.v1.SubscriptionState.mode:type_name -> fanfare.link.v1.SubscriptionMode
+	19, // 25: fanfare.link.v1.SubscriptionState.breaker:type_name -> fanfare.link.v1.Breaker
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_link_v1_log_proto_init() }
@@ -2021,7 +2147,7 @@ func file_fanfare_link_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_link_v1_log_proto_rawDesc), len(file_fanfare_link_v1_log_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
