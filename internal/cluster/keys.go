@@ -15,8 +15,10 @@ import (
 //	partitions/<p>/owner      MemberID       on the owner's lease
 //	partitions/<p>/ready      PartitionReady on the owner's lease
 //	partitions/<p>/known      PartitionKnown on no lease
+//	partitions/<p>/chosen     MemberID       on the lease of the coordinator that should lead it
 //	shards/<p>/<slot>         MemberID       on the worker's lease
 //	assigner                  MemberID       on the assigner's lease
+//	drains/<id>               MemberID       on no lease, while the member is to have nothing
 const (
 	// MembersPrefix is what every member's key begins with.
 	MembersPrefix = "members/"
@@ -24,12 +26,16 @@ const (
 	PartitionsPrefix = "partitions/"
 	// ShardsPrefix is what every shard's key begins with.
 	ShardsPrefix = "shards/"
+	// DrainsPrefix is what the keys of members begin with that are to be
+	// given nothing.
+	DrainsPrefix = "drains/"
 	// AssignerKey is held by the coordinator that assigns shards.
 	AssignerKey = "assigner"
 
-	ownerSuffix = "/owner"
-	readySuffix = "/ready"
-	knownSuffix = "/known"
+	ownerSuffix  = "/owner"
+	readySuffix  = "/ready"
+	knownSuffix  = "/known"
+	chosenSuffix = "/chosen"
 )
 
 // MemberID names one process. It must not contain a slash.
@@ -111,6 +117,17 @@ func PartitionKnownKey(partition int) string {
 	return PartitionsPrefix + strconv.Itoa(partition) + knownSuffix
 }
 
+// PartitionChosenKey is the key that says which coordinator should lead the
+// partition. Whoever leads it meanwhile hands it over.
+func PartitionChosenKey(partition int) string {
+	return PartitionsPrefix + strconv.Itoa(partition) + chosenSuffix
+}
+
+// DrainKey is there while a member is to be given nothing.
+func DrainKey(id MemberID) string {
+	return DrainsPrefix + string(id)
+}
+
 // ShardKey is the key of a shard's owner.
 func ShardKey(shard Shard) string {
 	return ShardsPrefix + shard.String()
@@ -135,6 +152,17 @@ func ParsePartitionOwnerKey(key string) (partition int, ok bool) {
 // ParsePartitionReadyKey is the inverse of PartitionReadyKey.
 func ParsePartitionReadyKey(key string) (partition int, ok bool) {
 	return parsePartition(key, readySuffix)
+}
+
+// ParsePartitionChosenKey is the inverse of PartitionChosenKey.
+func ParsePartitionChosenKey(key string) (partition int, ok bool) {
+	return parsePartition(key, chosenSuffix)
+}
+
+// ParseDrainKey is the inverse of DrainKey.
+func ParseDrainKey(key string) (MemberID, bool) {
+	id, found := strings.CutPrefix(key, DrainsPrefix)
+	return MemberID(id), found && id != "" && !strings.Contains(id, "/")
 }
 
 // ParseShardKey is the inverse of ShardKey.
