@@ -27,6 +27,10 @@ const (
 	// catchUpInterval is how often the loop looks for subscriptions behind
 	// that have room again.
 	catchUpInterval = 100 * time.Millisecond
+	// presume is how long a new leader leaves what was owed before it to
+	// workers that may have it in hand: those of slots that are another's by
+	// now say so when they attach, which may be after the other has.
+	presume = 500 * time.Millisecond
 )
 
 // loop is the goroutine that owns a partition: every field is its own.
@@ -64,11 +68,12 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 		resolved: make(chan resolution, 1),
 		room:     room{written: state.Sequence()},
 	}
+	earliest := time.Now().Add(presume).UnixMilli()
 	for _, s := range state.Subscriptions() {
 		loop.dispatch.Put(s.Number)
 		loop.dispatch.SetPace(s.Number, s.Pace())
 		for o := range s.Outstanding() {
-			loop.dispatch.Owe(ledger.Delivery{Subscription: s.Number, Position: o.Position}, o.Attempts, o.Next.UnixMilli())
+			loop.dispatch.Owe(ledger.Delivery{Subscription: s.Number, Position: o.Position}, o.Attempts, max(earliest, o.Next.UnixMilli()))
 		}
 	}
 	return loop
