@@ -55,13 +55,18 @@ type Config struct {
 	Logs    eventlog.Store
 	History history.Store
 	Secrets serve.Sealer
-	URLs    serve.URLPolicy
-	Logger  *slog.Logger
-	Meter   metric.Meter // nil: nothing is measured
+	// SecretsFingerprint tells Secrets' key from others, so that all
+	// coordinators of a cluster have the same; "": it is not compared.
+	SecretsFingerprint string
+	URLs               serve.URLPolicy
+	Logger             *slog.Logger
+	Meter              metric.Meter // nil: nothing is measured
 
 	GRPC    net.Listener
 	HTTP    net.Listener // nil: no HTTP
 	Metrics http.Handler // at /metrics
+	// GuardHTTP wraps what is served over HTTP, to say who may; nil: everybody.
+	GuardHTTP func(http.Handler) http.Handler
 	// ServerOptions come after what the services need, and before what forwards
 	// calls: interceptors that decide who may call belong here.
 	ServerOptions []grpc.ServerOption
@@ -177,7 +182,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 // live is one life as a member of the cluster. When it is to end and the lease
 // is not lost, the others take over first.
 func (c *Coordinator) live(life context.Context, member *cluster.Member) error {
-	if err := c.ensureShape(life); err != nil {
+	if err := c.ensureSame(life); err != nil {
 		return err
 	}
 	c.setLife(member)
@@ -215,16 +220,22 @@ func (c *Coordinator) live(life context.Context, member *cluster.Member) error {
 	return err
 }
 
-// ensureShape compares the cluster's shape with the configured one, when the
-// store can be reached: until then nothing else can be done either.
-func (c *Coordinator) ensureShape(ctx context.Context) error {
+// ensureSame compares what all coordinators must be told alike with what the
+// cluster was made with, when the store can be reached: until then nothing else
+// can be done either.
+func (c *Coordinator) ensureSame(ctx context.Context) error {
 	shape := cluster.Shape{Partitions: c.config.Partitions, Slots: c.config.Slots}
 	for {
 		err := cluster.EnsureShape(ctx, c.config.Cluster, shape)
-		if _, differs := errors.AsType[*cluster.ShapeError](err); err == nil || differs {
+		if err == nil && c.config.SecretsFingerprint != "" {
+			err = cluster.EnsureSecrets(ctx, c.config.Cluster, c.config.SecretsFingerprint)
+		}
+		_, otherShape := errors.AsType[*cluster.ShapeError](err)
+		_, otherKey := errors.AsType[*cluster.SecretsError](err)
+		if err == nil || otherShape || otherKey {
 			return err
 		}
-		c.logger.Warn("reading the cluster's shape", "error", err, "again_in", holdRetry)
+		c.logger.Warn("reading what the cluster was made with", "error", err, "again_in", holdRetry)
 		select {
 		case <-time.After(holdRetry):
 		case <-ctx.Done():
@@ -281,6 +292,9 @@ func (c *Coordinator) serveHTTP(ctx context.Context, group *errgroup.Group, serv
 	handler, err := serve.HTTP(ctx, serve.HTTPConfig{API: conn, Ready: c.api.Ready, Metrics: c.config.Metrics})
 	if err != nil {
 		return errors.Join(err, conn.Close())
+	}
+	if c.config.GuardHTTP != nil {
+		handler = c.config.GuardHTTP(handler)
 	}
 	web := &http.Server{
 		Handler:           handler,

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -144,6 +145,7 @@ func (c Config) member() cluster.MemberConfig {
 // Worker sends deliveries of the shards it owns.
 type Worker struct {
 	config Config
+	joined atomic.Bool
 }
 
 // New returns a Worker, or an error that names the field of the config which
@@ -154,6 +156,11 @@ func New(config Config) (*Worker, error) {
 	}
 	return &Worker{config: config.withDefaults()}, nil
 }
+
+// Joined reports whether the worker has been a member of the cluster since it
+// began to run. That it is one no longer, because the store cannot be reached,
+// keeps it from nothing it has begun.
+func (w *Worker) Joined() bool { return w.joined.Load() }
 
 // Run joins the cluster and works until ctx ends, which is no error. It rides
 // out everything else: leaders that move, a lease that is lost, a store that
@@ -176,6 +183,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	r.tasks.Go(func() { r.followLeaders(links) })
 
 	err = cluster.Live(ctx, w.config.Store, w.config.member(), func(ctx context.Context, m *cluster.Member) error {
+		w.joined.Store(true)
 		return r.live(ctx, links, m)
 	})
 	r.drained.Do(func() { r.drain(links) }) // if the end came between two lives of the member

@@ -1,38 +1,18 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"time"
 
-	"github.com/gofrs/flock"
 	"github.com/spf13/cobra"
-	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/grpclog"
+	"github.com/spf13/pflag"
 
-	"github.com/fanfare-dev/fanfare/coordinator"
 	"github.com/fanfare-dev/fanfare/coordinator/lead"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
-	embeddedetcd "github.com/fanfare-dev/fanfare/internal/cluster/embedded"
-	"github.com/fanfare-dev/fanfare/internal/eventlog"
-	embeddednats "github.com/fanfare-dev/fanfare/internal/eventlog/embedded"
-	"github.com/fanfare-dev/fanfare/internal/history"
-	"github.com/fanfare-dev/fanfare/internal/sealed"
-	"github.com/fanfare-dev/fanfare/internal/telemetry"
-	"github.com/fanfare-dev/fanfare/internal/version"
-	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
-	"github.com/fanfare-dev/fanfare/worker"
+	"github.com/fanfare-dev/fanfare/internal/setting"
 	"github.com/fanfare-dev/fanfare/worker/egress"
 )
 
@@ -56,101 +36,67 @@ const (
 	devStopGrace   = 3 * time.Second
 	devReportGrace = time.Second
 	devStopTimeout = time.Second
-	devSlots       = 16
+	devPartitions  = 4
+	// mostInside bounds how many workers a process runs.
+	mostInside = 64
 )
 
 // devConfig is what `fanfare dev` is told.
 type devConfig struct {
+	logConfig
+
 	dataDir     string
 	grpcAddress string
 	httpAddress string
 	workers     int
 	partitions  int
-	logFormat   string
-	logLevel    slog.Level
 	demo        bool
 	minFree     bytesFlag // of the disk that dataDir is on; 0: the default
 	maxLog      bytesFlag // of each partition's log; 0: no limit
 }
 
 func devCommand() *cobra.Command {
-	config := devConfig{}
-	cmd := &cobra.Command{
+	return roleCommand(&cobra.Command{
 		Use:     "dev",
 		Short:   "Run a whole cluster in one process",
 		Long:    devLong,
 		Example: devExample,
-		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := config.validate(); err != nil {
-				return err
-			}
-			return runDev(cmd, config)
-		},
-	}
-	flags := cmd.Flags()
-	flags.StringVar(&config.dataDir, "data-dir", defaultDataDir(), "folder that everything is kept in")
-	flags.StringVar(&config.grpcAddress, "grpc-address", "127.0.0.1:7400", "where to serve gRPC")
-	flags.StringVar(&config.httpAddress, "http-address", "127.0.0.1:7480", "where to serve REST, CloudEvents, health and metrics")
-	flags.IntVar(&config.workers, "workers", 2, "how many workers to run, 1 to 64")
-	flags.IntVar(&config.partitions, "partitions", 4, "how many logs to spread tenants over, 1 to 64; fixed once there is data")
-	flags.Var(&config.minFree, "min-free-space",
+	}, new(devConfig))
+}
+
+func (c *devConfig) register(flags *pflag.FlagSet) {
+	c.logConfig.register(flags)
+	flags.StringVar(&c.dataDir, "data-dir", defaultDataDir("dev"), "folder that everything is kept in")
+	flags.StringVar(&c.grpcAddress, "grpc-address", defaultAddress, "where to serve gRPC")
+	flags.StringVar(&c.httpAddress, "http-address", defaultHTTPAddress, "where to serve REST, CloudEvents, health and metrics")
+	flags.IntVar(&c.workers, "workers", 2, "how many workers to run, 1 to 64")
+	flags.IntVar(&c.partitions, "partitions", devPartitions, "how many logs to spread tenants over, 1 to 64; fixed once there is data")
+	registerSpace(flags, &c.minFree, &c.maxLog)
+	flags.BoolVar(&c.demo, "demo", false, "subscribe two receivers, publish real events, and show what happens")
+}
+
+// registerSpace adds the limits of space.
+func registerSpace(flags *pflag.FlagSet, minFree, maxLog *bytesFlag) {
+	flags.Var(minFree, "min-free-space",
 		"refuse events while less of the data folder's disk is free (default 2 % of it, 256 MiB to 1 GiB)")
-	flags.Var(&config.maxLog, "max-log-bytes", "refuse events of a partition while its log is larger (default no limit)")
-	flags.StringVar(&config.logFormat, "log-format", "text", "text or json")
-	flags.TextVar(&config.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
-	flags.BoolVar(&config.demo, "demo", false, "subscribe two receivers, publish real events, and show what happens")
-	return cmd
+	flags.Var(maxLog, "max-log-bytes", "refuse events of a partition while its log is larger (default no limit)")
 }
 
-// defaultDataDir is in the user's folder for state (XDG Base Directory).
-func defaultDataDir() string {
-	state := os.Getenv("XDG_STATE_HOME")
-	if state == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "fanfare-dev-data"
-		}
-		state = filepath.Join(home, ".local", "state")
+func (c *devConfig) validate() error {
+	const mostPartitions = 64
+	if c.dataDir == "" {
+		return setting.Wrong("data-dir", "is empty")
 	}
-	return filepath.Join(state, "fanfare", "dev")
+	return firstOf(
+		validateAddress("grpc-address", c.grpcAddress, defaultAddress),
+		validateAddress("http-address", c.httpAddress, defaultHTTPAddress),
+		within("workers", c.workers, 1, mostInside),
+		within("partitions", c.partitions, 1, mostPartitions),
+		c.logConfig.validate(),
+	)
 }
 
-func (c devConfig) validate() error {
-	const most = 64
-	switch {
-	case c.dataDir == "":
-		return usagef("--data-dir is empty")
-	case !validAddress(c.grpcAddress):
-		return usagef("--grpc-address is %q; want host:port, as in 127.0.0.1:7400", c.grpcAddress)
-	case !validAddress(c.httpAddress):
-		return usagef("--http-address is %q; want host:port, as in 127.0.0.1:7480", c.httpAddress)
-	case c.workers < 1 || c.workers > most:
-		return usagef("--workers is %d; 1 to %d are allowed", c.workers, most)
-	case c.partitions < 1 || c.partitions > most:
-		return usagef("--partitions is %d; 1 to %d are allowed", c.partitions, most)
-	case c.logFormat != "text" && c.logFormat != "json":
-		return usagef("--log-format is %q; text and json are allowed", c.logFormat)
-	}
-	return nil
-}
-
-// validAddress wants a port to be named: an empty address would mean any port
-// of every interface.
-func validAddress(address string) bool {
-	_, port, err := net.SplitHostPort(address)
-	return err == nil && port != ""
-}
-
-func (c devConfig) logger() *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.logLevel}
-	if c.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, options))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, options))
-}
-
-// runDev starts the process and waits for its end:
+// run starts the process and waits for its end:
 //
 //	           ┌────────────────── data dir ──────────────────┐
 //	           │   etcd        NATS JetStream        SQLite   │
@@ -161,15 +107,14 @@ func (c devConfig) logger() *slog.Logger {
 // It stops from right to left, so that nothing is cut off from what it still
 // has to report to: first the workers, then the coordinator, then the engines.
 // Being told to stop is success, also while it is still starting.
-func runDev(cmd *cobra.Command, config devConfig) (err error) {
-	ctx, logger := cmd.Context(), config.logger()
-	quietGRPC(logger)
-	release, err := lockDataDir(config.dataDir)
+func (c *devConfig) run(cmd *cobra.Command) (err error) {
+	ctx, logger := cmd.Context(), c.logger()
+	release, err := lockDataDir(c.dataDir)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	engines, err := startEngines(ctx, config, logger)
+	engines, err := embedEngines(ctx, c.dataDir, "", logger)
 	if ended(ctx) && errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -177,273 +122,78 @@ func runDev(cmd *cobra.Command, config devConfig) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, engines.close()) }()
-	parts, err := newDevParts(config, engines, logger)
-	if err != nil {
+	n := &node{
+		security: new(security),
+		policy:   egress.Policy{AllowHTTP: true, AllowLoopback: true},
+		leaseTTL: devTTL,
+		logger:   logger,
+	}
+	if err := c.fill(n, engines); err != nil {
 		return err
 	}
-	err = parts.run(ctx, func(ctx context.Context) error {
-		parts.warnIfOpen()
-		logger.Info("ready", "grpc", parts.grpcAddress, "http", "http://"+parts.httpAddress,
-			"data_dir", config.dataDir, "workers", config.workers)
-		if halted := parts.coordinator.HaltedPartitions(); len(halted) > 0 {
-			logger.Warn("not for every tenant: some partitions are halted, for the reasons above", "partitions", halted)
-		}
-		if config.demo {
-			return runDemo(ctx, cmd.OutOrStdout(), logger, parts.grpcAddress, parts.httpAddress)
+	err = n.run(ctx, func(ctx context.Context) error {
+		n.warnIfOpen()
+		n.sayReady("data_dir", c.dataDir, "workers", c.workers)
+		if c.demo {
+			return runDemo(ctx, cmd.OutOrStdout(), logger, n.grpcAddress, n.httpAddress)
 		}
 		return nil
 	})
+	return sameAgain(err, c.dataDir, "--data-dir")
+}
+
+// fill adds the coordinator and the workers.
+func (c *devConfig) fill(n *node, e *engines) error {
+	if err := n.complete(); err != nil {
+		return err
+	}
+	if err := n.addCoordinator(coordinatorPart{
+		id: "coordinator-1", grpc: c.grpcAddress, http: c.httpAddress, engines: e,
+		partitions: c.partitions, slots: lead.DefaultSlots, stopTimeout: devStopTimeout,
+		minFree: c.minFree.value, maxLog: c.maxLog.value,
+	}); err != nil {
+		return err
+	}
+	for i := range c.workers {
+		if err := n.addWorker(workerPart{
+			id:        cluster.MemberID(fmt.Sprintf("worker-%d", i+1)),
+			store:     e.store,
+			stopGrace: devStopGrace, reportGrace: devReportGrace,
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameAgain explains that a cluster, kept in some place, was made with other
+// settings than this process was given. elsewhere names the settings for
+// another place.
+func sameAgain(err error, place, elsewhere string) error {
 	if shape, ok := errors.AsType[*cluster.ShapeError](err); ok {
-		return fmt.Errorf("--partitions is %d, but %s was made with %d, which cannot change; leave it at that, or use another --data-dir",
-			shape.Want.Partitions, config.dataDir, shape.Have.Partitions)
+		if shape.Want.Partitions == shape.Have.Partitions {
+			return fmt.Errorf("--slots is %d, but %s was made with %d, which cannot change; leave it at that, or use another %s",
+				shape.Want.Slots, place, shape.Have.Slots, elsewhere)
+		}
+		return fmt.Errorf("--partitions is %d, but %s was made with %d, which cannot change; leave it at that, or use another %s",
+			shape.Want.Partitions, place, shape.Have.Partitions, elsewhere)
 	}
 	return err
 }
 
-// quietGRPC sends what gRPC itself has to say to the logger: errors only, since
-// calls that fail say so where they are made.
-func quietGRPC(logger *slog.Logger) {
-	errors := slog.NewLogLogger(logger.With("from", "grpc").Handler(), slog.LevelWarn).Writer()
-	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, errors))
-}
-
-// lockDataDir makes the folder, and keeps other processes out of it.
-func lockDataDir(dir string) (release func() error, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making --data-dir: %w", err)
-	}
-	lock := flock.New(filepath.Join(dir, "lock"))
-	locked, err := lock.TryLock()
-	if err != nil {
-		return nil, fmt.Errorf("locking --data-dir: %w", err)
-	}
-	if !locked {
-		return nil, fmt.Errorf("another fanfare process uses %s; stop it, or give this one its own --data-dir", dir)
-	}
-	return lock.Unlock, nil
-}
-
-// engines is what a process stands on.
-type engines struct {
-	etcd    *embeddedetcd.Server
-	nats    *embeddednats.Server
-	logs    eventlog.Store
-	history history.Store
-	secrets *sealed.Box
-	closers []func() error // in the order of opening
-}
-
-func startEngines(ctx context.Context, config devConfig, logger *slog.Logger) (_ *engines, err error) {
-	e := new(engines)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, e.close())
-		}
-	}()
-	in := func(name string) string { return filepath.Join(config.dataDir, name) }
-	if e.secrets, err = loadSecrets(in("secrets.key"), in("nats")); err != nil {
-		return nil, err
-	}
-	sqlite, err := history.OpenSQLite(ctx, in("history.db"))
-	if err != nil {
-		return nil, err
-	}
-	e.history, e.closers = sqlite, append(e.closers, sqlite.Close)
-	if e.etcd, err = embeddedetcd.Start(ctx, embeddedetcd.Config{Dir: in("etcd"), Logger: logger}); err != nil {
-		return nil, fmt.Errorf("starting etcd: %w", err)
-	}
-	e.closers = append(e.closers, e.etcd.Close)
-	if e.nats, err = embeddednats.Start(embeddednats.Config{Dir: in("nats"), Logger: logger}); err != nil {
-		return nil, fmt.Errorf("starting NATS: %w", err)
-	}
-	e.closers = append(e.closers, func() error { e.nats.Close(); return nil })
-	conn, err := e.nats.Connect()
-	if err != nil {
-		return nil, fmt.Errorf("connecting to NATS: %w", err)
-	}
-	e.closers = append(e.closers, func() error { conn.Close(); return nil })
-	e.logs, err = eventlog.NewJetStream(conn, eventlog.JetStreamConfig{Logger: logger})
-	return e, err
-}
-
-// loadSecrets returns the box that the signing secrets in the logs are sealed
-// in. A new key is made for new logs only: it would open none of the old ones'.
-func loadSecrets(key, logs string) (*sealed.Box, error) {
-	_, noKey := os.Stat(key)
-	_, noLogs := os.Stat(logs)
-	if errors.Is(noKey, os.ErrNotExist) && noLogs == nil {
-		return nil, fmt.Errorf("%s is gone, and without it the signing secrets in --data-dir cannot be read; put it back, or use another --data-dir", key)
-	}
-	return sealed.Load(key)
-}
-
-// close ends the engines, the last opened first.
-func (e *engines) close() error {
-	var errs []error
-	for len(e.closers) > 0 {
-		last := len(e.closers) - 1
-		errs = append(errs, e.closers[last]())
-		e.closers = e.closers[:last]
-	}
-	return errors.Join(errs...)
-}
-
-// devParts is the coordinator and the workers of the process.
-type devParts struct {
-	config      devConfig
-	coordinator *coordinator.Coordinator
-	workers     []*worker.Worker
-	telemetry   *telemetry.Telemetry
-	grpcAddress string // as bound
-	httpAddress string
-	logger      *slog.Logger
-}
-
-func newDevParts(config devConfig, e *engines, logger *slog.Logger) (*devParts, error) {
-	p := &devParts{config: config, logger: logger}
-	store := cluster.NewEtcd(e.etcd.Client(), "/fanfare/")
-	var err error
-	if p.telemetry, err = telemetry.New(version.String()); err != nil {
-		return nil, err
-	}
-	policy := egress.Policy{AllowHTTP: true, AllowLoopback: true}
-	if err := p.addCoordinator(e, store, policy); err != nil {
-		return nil, err
-	}
-	for i := range config.workers {
-		if err := p.addWorker(i+1, store, policy); err != nil {
-			return nil, err
-		}
-	}
-	return p, nil
-}
-
-func (p *devParts) addCoordinator(e *engines, store cluster.Store, policy egress.Policy) error {
-	listen := net.ListenConfig{}
-	onGRPC, err := listen.Listen(context.Background(), "tcp", p.config.grpcAddress)
-	if err != nil {
-		return fmt.Errorf("listening on --grpc-address: %w", err)
-	}
-	onHTTP, err := listen.Listen(context.Background(), "tcp", p.config.httpAddress)
-	if err != nil {
-		return errors.Join(fmt.Errorf("listening on --http-address: %w", err), onGRPC.Close())
-	}
-	p.grpcAddress, p.httpAddress = onGRPC.Addr().String(), onHTTP.Addr().String()
-	p.coordinator = coordinator.New(coordinator.Config{
-		Member: cluster.MemberConfig{
-			Info: cluster.Info{
-				ID: "coordinator-1", Role: cluster.Coordinator, Address: p.grpcAddress, Version: version.String(),
-			},
-			TTL: devTTL, Logger: p.logger,
-		},
-		Cluster: store,
-		Logs:    e.logs,
-		History: e.history,
-		Secrets: e.secrets,
-		URLs:    policy,
-		Logger:  p.logger,
-		Meter:   p.telemetry.Meter(),
-		GRPC:    onGRPC,
-		HTTP:    onHTTP,
-		Metrics: p.telemetry.Handler(),
-		ServerOptions: []grpc.ServerOption{
-			grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithMeterProvider(p.telemetry.MeterProvider()))),
-		},
-		Partitions:  p.config.partitions,
-		Slots:       devSlots,
-		StopTimeout: devStopTimeout,
-		MaxLogBytes: p.config.maxLog.value,
-		Disk: lead.NewDisk(lead.DiskConfig{
-			Free:    func() (free, total uint64, err error) { return embeddednats.Free(p.config.dataDir) },
-			Reserve: p.config.minFree.value,
-			Logger:  p.logger,
-		}),
-		Silence: lead.DefaultSilence,
-		Abort: func(err error) {
-			os.Exit(report(os.Stderr, "fanfare dev", fmt.Errorf("%w; start it again when there is space", err)))
-		},
-		Engines: e.describe(),
-	})
-	return nil
-}
-
-func (e *engines) describe() []*fanfarev1.Engine {
-	sync := "always"
-	if !e.nats.SyncsAlways() {
-		sync = "not always: what is acknowledged may be lost with the machine"
-	}
-	return []*fanfarev1.Engine{
-		{Name: "etcd", Description: "embedded", Sync: "always"},
-		{Name: "nats", Description: "embedded", Sync: sync},
-		{Name: "history", Description: "SQLite", Sync: "at checkpoints; it is made again from the log"},
+// sayReady says that everything serves, and where.
+func (n *node) sayReady(more ...any) {
+	n.logger.Info("ready", append([]any{"grpc", n.grpcAddress, "http", n.security.scheme() + n.httpAddress}, more...)...)
+	if halted := n.coordinator.HaltedPartitions(); len(halted) > 0 {
+		n.logger.Warn("not for every tenant: some partitions are halted, for the reasons above", "partitions", halted)
 	}
 }
 
-func (p *devParts) addWorker(number int, store cluster.Store, policy egress.Policy) error {
-	w, err := worker.New(worker.Config{
-		ID:            cluster.MemberID(fmt.Sprintf("worker-%d", number)),
-		Version:       version.String(),
-		LeaseTTL:      devTTL,
-		Store:         store,
-		Client:        egress.NewClient(egress.Config{Policy: policy}),
-		DialOptions:   []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
-		Logger:        p.logger,
-		MeterProvider: p.telemetry.MeterProvider(),
-		StopGrace:     devStopGrace,
-		ReportGrace:   devReportGrace,
-	})
-	if err != nil {
-		return err
-	}
-	p.workers = append(p.workers, w)
-	return nil
-}
-
-// warnIfOpen says so if others than this machine can reach what it serves.
-func (p *devParts) warnIfOpen() {
-	for flag, address := range map[string]string{"--grpc-address": p.grpcAddress, "--http-address": p.httpAddress} {
+// warnIfOpen says so if others than this machine can reach what dev serves.
+func (n *node) warnIfOpen() {
+	for flag, address := range map[string]string{"--grpc-address": n.grpcAddress, "--http-address": n.httpAddress} {
 		if bound, err := netip.ParseAddrPort(address); err == nil && !bound.Addr().IsLoopback() {
-			p.logger.Warn("open to all who can reach it: dev asks nobody for a password", "flag", flag, "address", address)
+			n.logger.Warn("open to all who can reach it: dev asks nobody for a password", "flag", flag, "address", address)
 		}
 	}
-}
-
-// run runs all parts until ctx ends or one of them fails. atReady is called
-// once everything serves; when it fails, everything ends.
-func (p *devParts) run(ctx context.Context, atReady func(context.Context) error) error {
-	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopServing()
-	ended := make(chan error, 1)
-	go func() { ended <- p.coordinator.Run(serving) }()
-
-	workers, working := errgroup.WithContext(ctx)
-	for _, w := range p.workers {
-		workers.Go(func() error { return w.Run(working) })
-	}
-	workers.Go(func() error {
-		<-working.Done()
-		p.logger.Info("stopping")
-		return nil
-	})
-	workers.Go(func() error {
-		select {
-		case <-p.coordinator.Ready():
-			return atReady(working)
-		case <-working.Done():
-			return nil
-		}
-	})
-	workers.Go(func() error {
-		select {
-		case err := <-ended:
-			ended <- nil // for who waits below
-			return cmp.Or(err, errors.New("the coordinator ended"))
-		case <-working.Done():
-			return nil
-		}
-	})
-	err := workers.Wait()
-	stopServing()
-	err = errors.Join(err, <-ended)
-	return errors.Join(err, p.telemetry.Shutdown(context.WithoutCancel(ctx)))
 }

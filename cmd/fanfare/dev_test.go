@@ -166,7 +166,14 @@ func launchDev(t *testing.T, dataDir string, args ...string) *dev {
 
 func (d *dev) awaitReady(t *testing.T) {
 	t.Helper()
-	ready := regexp.MustCompile(`"msg":"ready","grpc":"([^"]+)","http":"([^"]+)"`)
+	d.awaitServing(t, `"msg":"ready","grpc":"([^"]+)","http":"([^"]+)"`)
+}
+
+// awaitServing waits for a line of the log that says where the process serves
+// gRPC and HTTP, and connects to it.
+func (d *dev) awaitServing(t *testing.T, line string) {
+	t.Helper()
+	ready := regexp.MustCompile(line)
 	eventually(t, "dev says that it is ready", func() bool {
 		select {
 		case <-d.ended:
@@ -692,7 +699,7 @@ func searchFiles(t *testing.T, dir, secret string) {
 // What is wrong is said while nothing has begun.
 func TestDevConfigIsChecked(t *testing.T) {
 	valid := devConfig{
-		dataDir: "data", grpcAddress: "127.0.0.1:0", httpAddress: "[::1]:7480", workers: 2, partitions: 4, logFormat: "text",
+		dataDir: "data", grpcAddress: "127.0.0.1:0", httpAddress: "[::1]:7480", workers: 2, partitions: 4, logConfig: logConfig{format: "text"},
 	}
 	if err := valid.validate(); err != nil {
 		t.Fatal(err)
@@ -703,7 +710,7 @@ func TestDevConfigIsChecked(t *testing.T) {
 		"--http-address": func(c *devConfig) { c.httpAddress = "localhost" },
 		"--workers":      func(c *devConfig) { c.workers = 65 },
 		"--partitions":   func(c *devConfig) { c.partitions = 0 },
-		"--log-format":   func(c *devConfig) { c.logFormat = "xml" },
+		"--log-format":   func(c *devConfig) { c.format = "xml" },
 	} {
 		config := valid
 		change(&config)

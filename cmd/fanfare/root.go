@@ -29,6 +29,7 @@ Exit codes: 0 done, 1 it failed, 2 the command line is wrong, 130 interrupted.`
 const (
 	clientGroup = "client"
 	serverGroup = "server"
+	adminGroup  = "admin"
 )
 
 // rootCommand builds the whole command tree. Each call returns a new one that
@@ -42,6 +43,7 @@ func rootCommand() *cobra.Command {
 	})
 	root.AddGroup(
 		&cobra.Group{ID: serverGroup, Title: "Processes:"},
+		&cobra.Group{ID: adminGroup, Title: "Setting up a cluster:"},
 		&cobra.Group{ID: clientGroup, Title: "Client commands:"},
 	)
 
@@ -61,8 +63,12 @@ func rootCommand() *cobra.Command {
 		shared.register(cmd)
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{devCommand(), sinkCommand()} {
+	for _, cmd := range []*cobra.Command{devCommand(), coordinatorCommand(), workerCommand(), sinkCommand()} {
 		cmd.GroupID = serverGroup
+		root.AddCommand(cmd)
+	}
+	for _, cmd := range []*cobra.Command{configCommand(), keysCommand()} {
+		cmd.GroupID = adminGroup
 		root.AddCommand(cmd)
 	}
 	root.AddCommand(versionCommand())

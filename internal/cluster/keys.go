@@ -19,6 +19,8 @@ import (
 //	shards/<p>/<slot>         MemberID       on the worker's lease
 //	assigner                  MemberID       on the assigner's lease
 //	drains/<id>               MemberID       on no lease, while the member is to have nothing
+//	shape                     Shape          on no lease
+//	secrets                   a fingerprint  on no lease
 const (
 	// MembersPrefix is what every member's key begins with.
 	MembersPrefix = "members/"

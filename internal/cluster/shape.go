@@ -48,3 +48,34 @@ func EnsureShape(ctx context.Context, store Store, want Shape) error {
 	}
 	return nil
 }
+
+// SecretsKey holds the fingerprint of the key that the secrets in the logs are
+// sealed with, without a lease.
+const SecretsKey = "secrets"
+
+// SecretsError says that a process has another key of secrets than the cluster:
+// it could not sign what others have stored, nor they what it stores.
+type SecretsError struct{ Have, Want string } // fingerprints
+
+// Error tells the two apart.
+func (e *SecretsError) Error() string {
+	const enough = 12
+	return fmt.Sprintf("the cluster's secrets are sealed with the key of fingerprint %.*s, this process was given %.*s",
+		enough, e.Have, enough, e.Want)
+}
+
+// EnsureSecrets gives a new cluster the fingerprint of its key of secrets, and
+// compares it with that of one that exists: *SecretsError if they differ.
+func EnsureSecrets(ctx context.Context, store Store, fingerprint string) error {
+	if _, created, err := store.Put(ctx, SecretsKey, []byte(fingerprint), NoLease, 0); err != nil || created {
+		return err
+	}
+	entries, err := store.List(ctx, SecretsKey)
+	if err != nil {
+		return fmt.Errorf("reading the fingerprint of the key of secrets: %w", err)
+	}
+	if have := string(find(entries, SecretsKey).Value); have != fingerprint {
+		return &SecretsError{have, fingerprint}
+	}
+	return nil
+}

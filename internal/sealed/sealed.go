@@ -5,8 +5,11 @@ package sealed
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,7 +28,10 @@ var ErrSealed = errors.New("sealed with another key, or damaged")
 
 // Box seals and opens with one key: AES-256-GCM with a random nonce for each
 // secret. Safe for concurrent use.
-type Box struct{ aead cipher.AEAD }
+type Box struct {
+	aead        cipher.AEAD
+	fingerprint string
+}
 
 // New returns a box for a key of KeySize bytes.
 func New(key []byte) (*Box, error) {
@@ -40,16 +46,28 @@ func New(key []byte) (*Box, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a box: %w", err)
 	}
-	return &Box{aead}, nil
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte("fanfare: fingerprint of the key of secrets"))
+	return &Box{aead, hex.EncodeToString(mac.Sum(nil))}, nil
 }
 
-// Load returns the box of the key in a file: KeySize bytes in base64. If there
-// is no file it makes one with a new key, readable by its owner only.
+// Fingerprint tells keys apart, and does not tell the key.
+func (b *Box) Fingerprint() string { return b.fingerprint }
+
+// Load returns the box of the key in a file, as Open does. If there is no file
+// it makes one with a new key, readable by its owner only.
 func Load(path string) (*Box, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // the operator names the file
-	if errors.Is(err, fs.ErrNotExist) {
-		text, err = create(path)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := create(path, NewKey()); err != nil {
+			return nil, fmt.Errorf("making the key of secrets: %w", err)
+		}
 	}
+	return Open(path)
+}
+
+// Open returns the box of the key in a file: KeySize bytes in base64.
+func Open(path string) (*Box, error) {
+	text, err := os.ReadFile(path) //nolint:gosec // the operator names the file
 	if err != nil {
 		return nil, fmt.Errorf("loading the key of secrets: %w", err)
 	}
@@ -57,23 +75,31 @@ func Load(path string) (*Box, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading the key of secrets from %s: %w", path, err)
 	}
-	return New(key)
+	box, err := New(key)
+	if err != nil {
+		return nil, fmt.Errorf("loading the key of secrets from %s: %w", path, err)
+	}
+	return box, nil
 }
 
-// create writes a new key, whole or not at all.
-func create(path string) ([]byte, error) {
+// NewKey returns the text of a file with a new key.
+func NewKey() []byte {
 	key := make([]byte, KeySize)
 	rand.Read(key)
-	text := []byte(base64.StdEncoding.EncodeToString(key) + "\n")
+	return []byte(base64.StdEncoding.EncodeToString(key) + "\n")
+}
+
+// create writes the text of a new key, whole or not at all.
+func create(path string, text []byte) error {
 	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) //nolint:gosec // the operator names the file
 	if err != nil {
-		return nil, err
+		return err
 	}
 	_, err = file.Write(text)
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return nil, err
+		return err
 	}
-	return text, os.Rename(path+".new", path)
+	return os.Rename(path+".new", path)
 }
 
 // Seal encrypts a secret.
