@@ -126,6 +126,7 @@ func (a *assigner) assignShards(ctx context.Context, now *landscape) time.Durati
 func (a *assigner) assignPartitions(ctx context.Context, now *landscape) time.Duration {
 	a.notice(now)
 	a.ask(ctx, now)
+	a.relieve(ctx, now)
 	shards, handovers := a.partitions(now)
 	plan := assign.Compute(assign.Input{
 		Shards: shards, Workers: now.workers(cluster.Coordinator), State: a.leads, Now: time.Now(),
@@ -136,6 +137,8 @@ func (a *assigner) assignPartitions(ctx context.Context, now *landscape) time.Du
 	for _, change := range plan.Changes {
 		from, number := cluster.MemberID(change.From), change.Shard.Partition
 		switch settling := time.Until(a.levelFrom); {
+		case now.unfit[cluster.MemberID(change.To)][number]:
+			continue
 		case from == "":
 		case handovers >= maxHandovers:
 			wait = min(wait, assignRound)
@@ -194,6 +197,35 @@ func (a *assigner) ask(ctx context.Context, now *landscape) {
 			a.write(ctx, now, cluster.PartitionChosenKey(number), p.owner, 0)
 		}
 	}
+}
+
+// relieve gives partitions that who was chosen cannot lead to others that lead
+// all they should: one that cannot lead anything is no better.
+func (a *assigner) relieve(ctx context.Context, now *landscape) {
+	for number := range a.coordinator.config.Partitions {
+		p := now.partitions[number]
+		if p.chosen == "" || !now.unfit[p.chosen][number] {
+			continue
+		}
+		if to := now.fittest(); to != "" && a.write(ctx, now, cluster.PartitionChosenKey(number), to, p.at) {
+			a.coordinator.logger.Warn("chose another leader for a partition that could not be led",
+				"partition", number, "from", string(p.chosen), "to", string(to))
+		}
+	}
+}
+
+// fittest returns the coordinator that should lead the fewest partitions, of
+// those that can lead all; empty if there is none.
+func (l *landscape) fittest() (found cluster.MemberID) {
+	for _, id := range l.order {
+		if l.members[id].info.Role != cluster.Coordinator || l.draining(id) || len(l.unfit[id]) > 0 {
+			continue
+		}
+		if found == "" || l.led(id) < l.led(found) {
+			found = id
+		}
+	}
+	return found
 }
 
 // write puts a member's id under a key, on the member's lease, if nothing has

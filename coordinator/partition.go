@@ -22,13 +22,18 @@ const (
 	// retireTimeout bounds making durable what a leader has taken before it
 	// hands over. Then what is left is answered with an error.
 	retireTimeout = time.Second
+	// silenceInterval is how often a leader is asked whether its log answers.
+	silenceInterval = 5 * time.Second
+	// unfitFor is how long a coordinator that could not lead a partition, which
+	// another leads now, is not given it again.
+	unfitFor = time.Minute
 )
 
 // hold leads a partition whenever it is this member's turn, until ctx ends, the
 // member's lease is gone, or the log is silent: lead.ErrSilent.
 func (c *Coordinator) hold(ctx context.Context, member *cluster.Member, partition int) error {
 	for {
-		if err := c.awaitTurn(ctx, partition); err != nil {
+		if err := c.awaitTurn(ctx, member, partition); err != nil {
 			return err
 		}
 		turn, stop := c.whileTurn(ctx, partition)
@@ -44,8 +49,10 @@ func (c *Coordinator) hold(ctx context.Context, member *cluster.Member, partitio
 			c.setTrouble(partition, nil) // it is another's now
 			continue
 		}
+		again := c.ended(partition, err)
+		c.setFit(ctx, member, partition, errors.Is(err, lead.ErrFenced))
 		select {
-		case <-time.After(c.ended(partition, err)):
+		case <-time.After(again):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -118,7 +125,7 @@ func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partiti
 	c.setLeader(partition, leader)
 	announced := c.announce(turn, member, partition, leader)
 	select {
-	case err = <-ended:
+	case err = <-c.attend(turn, member, partition, leader, ended):
 		c.setLeader(partition, nil)
 	case <-turn.Done():
 		c.retire(turn, partition, leader)
@@ -130,6 +137,48 @@ func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partiti
 		c.letGo(turn, cluster.PartitionReadyKey(partition), member)
 	}
 	return err
+}
+
+// attend watches a leadership until it ends or its turn does. Of one whose log
+// does not answer the cluster is told, so that another may try.
+func (c *Coordinator) attend(turn context.Context, member *cluster.Member, partition int, leader *lead.Leader, ended <-chan error) <-chan error {
+	c.setFit(turn, member, partition, true)
+	fit := true
+	ticker := time.NewTicker(silenceInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-leader.Ended():
+			return ended
+		case <-turn.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if silent, err := leader.Silent(turn); err == nil && silent == fit {
+			fit = !silent
+			c.setFit(turn, member, partition, fit)
+		}
+	}
+}
+
+// setFit tells the cluster whether this coordinator can lead a partition.
+func (c *Coordinator) setFit(ctx context.Context, member *cluster.Member, partition int, fit bool) {
+	key := cluster.UnfitKey(partition, member.ID())
+	now, _ := c.view.now()
+	switch unfit := now.unfit[member.ID()][partition]; {
+	case fit && unfit:
+		c.letGo(ctx, key, member)
+	case !fit && !unfit:
+		telling, cancel := context.WithTimeout(ctx, resignTimeout)
+		defer cancel()
+		value, err := cluster.EncodeValue(member.ID())
+		if err == nil {
+			_, _, err = c.config.Cluster.Put(telling, key, value, member.Lease(), 0)
+		}
+		if err != nil && ctx.Err() == nil {
+			c.logger.Warn("telling that a partition cannot be led here", "partition", partition, "error", err)
+		}
+	}
 }
 
 // retire ends a leadership politely: with nothing taken and not durable, and

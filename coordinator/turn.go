@@ -45,9 +45,11 @@ func (l *landscape) turnOf(partition int, self cluster.MemberID) turn {
 }
 
 // awaitTurn returns when this member should lead the partition, or when ctx
-// ends.
-func (c *Coordinator) awaitTurn(ctx context.Context, partition int) error {
+// ends. Meanwhile it forgets, after a time, that the member could not.
+func (c *Coordinator) awaitTurn(ctx context.Context, member *cluster.Member, partition int) error {
 	var unasked <-chan time.Time // while nobody is chosen
+	forget := time.NewTimer(unfitFor)
+	defer forget.Stop()
 	for {
 		now, changed := c.view.now()
 		switch now.turnOf(partition, c.self()) {
@@ -64,6 +66,8 @@ func (c *Coordinator) awaitTurn(ctx context.Context, partition int) error {
 		case <-changed:
 		case <-unasked:
 			return nil
+		case <-forget.C:
+			c.setFit(ctx, member, partition, true)
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -24,6 +24,7 @@ type landscape struct {
 	members    map[cluster.MemberID]member
 	order      []cluster.MemberID // of members, by id
 	drains     map[cluster.MemberID]bool
+	unfit      map[cluster.MemberID]map[int]bool // partitions that a coordinator cannot lead just now
 	partitions map[int]partition
 	shards     map[cluster.Shard]owned
 }
@@ -53,6 +54,7 @@ func read(entries []cluster.Entry) *landscape {
 	l := &landscape{
 		members:    make(map[cluster.MemberID]member),
 		drains:     make(map[cluster.MemberID]bool),
+		unfit:      make(map[cluster.MemberID]map[int]bool),
 		partitions: make(map[int]partition),
 		shards:     make(map[cluster.Shard]owned),
 	}
@@ -76,6 +78,12 @@ func read(entries []cluster.Entry) *landscape {
 }
 
 func (l *landscape) readPartition(entry cluster.Entry) {
+	if number, id, ok := cluster.ParseUnfitKey(entry.Key); ok {
+		if l.unfit[id] == nil {
+			l.unfit[id] = make(map[int]bool)
+		}
+		l.unfit[id][number] = true
+	}
 	if number, ok := cluster.ParsePartitionReadyKey(entry.Key); ok {
 		if ready, err := cluster.DecodeValue[cluster.PartitionReady](entry); err == nil {
 			p := l.partitions[number]

@@ -84,6 +84,13 @@ func (l *Leader) Problem(ctx context.Context) (problem string, err error) {
 	return problem, err
 }
 
+// Silent reports whether the log has left an append without an answer for
+// Config.Patience: then nothing more is taken.
+func (l *Leader) Silent(ctx context.Context) (silent bool, err error) {
+	err = l.call(ctx, func(loop *loop) { silent = loop.silent() })
+	return silent, err
+}
+
 // heedSpace is asked before each block: it gives up what must not be written
 // any more.
 func (l *loop) heedSpace() {

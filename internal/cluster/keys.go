@@ -16,6 +16,7 @@ import (
 //	partitions/<p>/ready      PartitionReady on the owner's lease
 //	partitions/<p>/known      PartitionKnown on no lease
 //	partitions/<p>/chosen     MemberID       on the lease of the coordinator that should lead it
+//	unfit/<p>/<id>            MemberID       on the lease of a coordinator that cannot lead it just now
 //	shards/<p>/<slot>         MemberID       on the worker's lease
 //	assigner                  MemberID       on the assigner's lease
 //	drains/<id>               MemberID       on no lease, while the member is to have nothing
@@ -28,6 +29,9 @@ const (
 	PartitionsPrefix = "partitions/"
 	// ShardsPrefix is what every shard's key begins with.
 	ShardsPrefix = "shards/"
+	// UnfitPrefix is what the keys begin with under which coordinators say
+	// which partitions they cannot lead.
+	UnfitPrefix = "unfit/"
 	// DrainsPrefix is what the keys of members begin with that are to be
 	// given nothing.
 	DrainsPrefix = "drains/"
@@ -125,6 +129,11 @@ func PartitionChosenKey(partition int) string {
 	return PartitionsPrefix + strconv.Itoa(partition) + chosenSuffix
 }
 
+// UnfitKey is there while a coordinator cannot lead a partition.
+func UnfitKey(partition int, id MemberID) string {
+	return UnfitPrefix + strconv.Itoa(partition) + "/" + string(id)
+}
+
 // DrainKey is there while a member is to be given nothing.
 func DrainKey(id MemberID) string {
 	return DrainsPrefix + string(id)
@@ -159,6 +168,14 @@ func ParsePartitionReadyKey(key string) (partition int, ok bool) {
 // ParsePartitionChosenKey is the inverse of PartitionChosenKey.
 func ParsePartitionChosenKey(key string) (partition int, ok bool) {
 	return parsePartition(key, chosenSuffix)
+}
+
+// ParseUnfitKey is the inverse of UnfitKey.
+func ParseUnfitKey(key string) (partition int, id MemberID, ok bool) {
+	rest, found := strings.CutPrefix(key, UnfitPrefix)
+	number, name, split := strings.Cut(rest, "/")
+	partition, numeric := parseNumber(number)
+	return partition, MemberID(name), found && split && numeric && name != "" && !strings.Contains(name, "/")
 }
 
 // ParseDrainKey is the inverse of DrainKey.

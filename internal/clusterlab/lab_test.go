@@ -84,7 +84,9 @@ func newLab(t testing.TB, coordinators, workers int, more ...string) *lab {
 	return l
 }
 
-func (l *lab) members() []*member { return append(append([]*member(nil), l.coordinators...), l.workers...) }
+func (l *lab) members() []*member {
+	return append(append([]*member(nil), l.coordinators...), l.workers...)
+}
 
 // engines starts the servers of one kind and returns where clients reach them.
 func (l *lab) engines(kind string, n int) (all []*process, clients []string) {
