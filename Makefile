@@ -75,6 +75,17 @@ canaries: ## Break each promise on purpose: the simulation must notice within SE
 		else echo "$$canary: noticed"; fi; \
 	done
 
+# How long the soak does harm. SEED=… repeats an order of it.
+SOAK      ?= 10m
+
+.PHONY: soak
+soak: ## Break a real cluster of processes at random for SOAK, and count
+	SOAK=$(SOAK) $(GO) test ./internal/clusterlab -run '^TestSoak$$' -count 1 -timeout 0 -v
+
+.PHONY: scale
+scale: ## Measure how deliveries grow with workers
+	SCALE=1 $(GO) test ./internal/clusterlab -run '^$$' -bench '^BenchmarkScaleOut$$' -benchtime 1x -timeout 60m
+
 .PHONY: shrink
 shrink: ## Find the shortest failing life of SEED
 	@steps=1; while SEED=$(SEED) STEPS=$$steps $(GO) test ./internal/sim -run '^TestRandom$$' -count 1 > /dev/null; \

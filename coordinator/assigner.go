@@ -2,10 +2,12 @@ package coordinator
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/fanfare-dev/fanfare/coordinator/assign"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
 const (
@@ -14,6 +16,21 @@ const (
 	assignSettle = 300 * time.Millisecond
 	// assignRound is the least time between two plans: moves come in rounds.
 	assignRound = 200 * time.Millisecond
+	// levelSettle is how long no coordinator may have come before partitions
+	// are moved for evenness' sake: one that starts again and again is not
+	// handed anything.
+	levelSettle = 3 * time.Second
+	// maxHandovers is how many partitions are being handed over at a time.
+	maxHandovers = 2
+	// weighInterval is how often shards are weighed.
+	weighInterval = 30 * time.Second
+	// shardWeight is what a shard weighs beside its subscriptions and its
+	// deliveries in a worker's hands, which weigh 1 each. It keeps small numbers
+	// of these from moving shards.
+	shardWeight = 20
+	// shardSlack is the gain, in percent of the mean, that is not worth moving
+	// a shard for: what shards weigh is a measurement, and goes up and down.
+	shardSlack = 10
 )
 
 // assign campaigns to be the cluster's assigner, and assigns while it is.
@@ -27,64 +44,66 @@ func (c *Coordinator) assign(ctx context.Context, member *cluster.Member) error 
 		return err
 	}
 	defer c.resign(ctx, claim)
-	a := &assigner{
-		coordinator: c,
-		members:     c.config.Cluster.Watch(ctx, cluster.MembersPrefix),
-		shards:      c.config.Cluster.Watch(ctx, cluster.ShardsPrefix),
-	}
+	a := &assigner{coordinator: c, coordinators: make(map[cluster.MemberID]bool), levelFrom: time.Now().Add(levelSettle)}
 	return a.run(ctx)
 }
 
-// assigner gives shards to workers. One goroutine.
+// assigner gives shards to workers and partitions to coordinators. One
+// goroutine.
 type assigner struct {
-	coordinator *Coordinator
-	members     <-chan []cluster.Entry
-	shards      <-chan []cluster.Entry
-
-	leases map[assign.WorkerID]cluster.LeaseID
-	owned  map[cluster.Shard]cluster.Entry
-	plan   assign.Plan
+	coordinator  *Coordinator
+	plan         assign.Plan               // of shards
+	leads        assign.State              // of partitions
+	coordinators map[cluster.MemberID]bool // those that were there
+	levelFrom    time.Time                 // when partitions may be moved without need
+	loads        map[cluster.Shard]int64   // what shards weigh; nil until that is known
 }
 
 func (a *assigner) run(ctx context.Context) error {
-	var workers []assign.Worker
 	again := time.NewTimer(assignSettle)
 	defer again.Stop()
+	weighed := make(chan *fanfarev1.Cluster)
+	ctx, cancel := context.WithCancel(ctx)
+	var weighing sync.WaitGroup
+	defer weighing.Wait()
+	defer cancel()
+	weighing.Go(func() { a.coordinator.weigh(ctx, weighed) })
+	planned := time.Time{}
+	now, changed := a.coordinator.view.now()
 	for {
 		select {
-		case entries, open := <-a.members:
-			if !open {
-				return ctx.Err()
+		case <-changed:
+			now, changed = a.coordinator.view.now()
+			if !planned.IsZero() {
+				again.Reset(max(0, assignRound-time.Since(planned)))
 			}
-			workers = a.workers(entries)
-			again.Reset(assignRound)
-		case entries, open := <-a.shards:
-			if !open {
-				return ctx.Err()
-			}
-			a.setOwned(entries)
-			again.Reset(assignRound)
 		case <-again.C:
-			if a.leases != nil && a.owned != nil {
-				a.round(ctx, workers, again)
-			}
+			planned = time.Now()
+			wait := min(a.assignPartitions(ctx, now), a.assignShards(ctx, now))
+			again.Reset(max(assignRound, wait))
+		case described := <-weighed:
+			a.setLoads(described)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// round plans once and writes the plan.
-func (a *assigner) round(ctx context.Context, workers []assign.Worker, again *time.Timer) {
+// assignShards plans shards once, writes the plan, and says when to look
+// again.
+func (a *assigner) assignShards(ctx context.Context, now *landscape) time.Duration {
+	workers := now.workers(cluster.Worker)
 	a.plan = assign.Compute(assign.Input{
-		Shards: a.all(), Workers: workers, State: a.plan.State, Now: time.Now(),
+		Shards: a.shards(now), Workers: workers, State: a.plan.State, Now: time.Now(),
+		Limits: assign.Limits{SlackPercent: shardSlack},
 	})
 	if a.plan.Held {
 		a.coordinator.logger.Warn("many workers are gone at once: waiting before their shards are assigned")
 	}
 	moved := 0
 	for _, change := range a.plan.Changes {
-		if a.write(ctx, change) {
+		shard := cluster.Shard{Partition: change.Shard.Partition, Slot: change.Shard.Slot}
+		if a.write(ctx, now, cluster.ShardKey(shard), cluster.MemberID(change.To), now.shards[shard].revision) {
 			moved++
 		}
 	}
@@ -93,68 +112,201 @@ func (a *assigner) round(ctx context.Context, workers []assign.Worker, again *ti
 	}
 	switch {
 	case a.plan.More || moved < len(a.plan.Changes):
-		again.Reset(assignRound)
+		return assignRound
 	case !a.plan.Again.IsZero():
-		again.Reset(max(assignRound, time.Until(a.plan.Again)))
+		return min(time.Until(a.plan.Again), weighInterval)
+	default:
+		return weighInterval
 	}
 }
 
-// write gives a shard to a worker, on the worker's lease, if nothing has
+// assignPartitions is assignShards for partitions: who should lead them. A
+// partition without a leader takes no events, so there is no waiting for
+// coordinators that have vanished: a leader that lives after all is fenced.
+func (a *assigner) assignPartitions(ctx context.Context, now *landscape) time.Duration {
+	a.notice(now)
+	a.ask(ctx, now)
+	a.relieve(ctx, now)
+	shards, handovers := a.partitions(now)
+	plan := assign.Compute(assign.Input{
+		Shards: shards, Workers: now.workers(cluster.Coordinator), State: a.leads, Now: time.Now(),
+		Limits: assign.Limits{MovePercent: 100, VanishPercent: 100},
+	})
+	a.leads = plan.State
+	wait := weighInterval
+	for _, change := range plan.Changes {
+		from, number := cluster.MemberID(change.From), change.Shard.Partition
+		switch settling := time.Until(a.levelFrom); {
+		case now.unfit[cluster.MemberID(change.To)][number]:
+			continue
+		case from == "":
+		case handovers >= maxHandovers:
+			wait = min(wait, assignRound)
+			continue
+		case !now.draining(from) && settling > 0:
+			wait = min(wait, settling)
+			continue
+		default:
+			handovers++
+		}
+		if a.write(ctx, now, cluster.PartitionChosenKey(number), cluster.MemberID(change.To), now.partitions[number].at) {
+			a.coordinator.logger.Info("chose a leader", "partition", number, "from", change.From, "to", change.To)
+		} else {
+			wait = min(wait, assignRound)
+		}
+	}
+	return wait
+}
+
+// notice takes note of coordinators that have come.
+func (a *assigner) notice(now *landscape) {
+	there := make(map[cluster.MemberID]bool)
+	for id, m := range now.members {
+		if m.info.Role != cluster.Coordinator {
+			continue
+		}
+		there[id] = true
+		if !a.coordinators[id] {
+			a.levelFrom = time.Now().Add(levelSettle)
+		}
+	}
+	a.coordinators = there
+}
+
+// partitions returns every partition with who should lead it, and how many are
+// being handed over. Where nobody was chosen, who leads it may go on.
+func (a *assigner) partitions(now *landscape) (all []assign.Owned, handovers int) {
+	for number := range a.coordinator.config.Partitions {
+		p := now.partitions[number]
+		owner := p.chosen
+		if owner != "" && p.ready.Coordinator != "" && p.ready.Coordinator != owner {
+			handovers++
+		}
+		if owner == "" {
+			owner = p.owner
+		}
+		all = append(all, assign.Owned{Shard: assign.Shard{Partition: number}, Owner: assign.WorkerID(owner)})
+	}
+	return all, handovers
+}
+
+// ask asks those who lead without having been asked to go on.
+func (a *assigner) ask(ctx context.Context, now *landscape) {
+	for number := range a.coordinator.config.Partitions {
+		if p := now.partitions[number]; p.chosen == "" && p.owner != "" && !now.draining(p.owner) {
+			a.write(ctx, now, cluster.PartitionChosenKey(number), p.owner, 0)
+		}
+	}
+}
+
+// relieve gives partitions that who was chosen cannot lead to others that lead
+// all they should: one that cannot lead anything is no better.
+func (a *assigner) relieve(ctx context.Context, now *landscape) {
+	for number := range a.coordinator.config.Partitions {
+		p := now.partitions[number]
+		if p.chosen == "" || !now.unfit[p.chosen][number] {
+			continue
+		}
+		if to := now.fittest(); to != "" && a.write(ctx, now, cluster.PartitionChosenKey(number), to, p.at) {
+			a.coordinator.logger.Warn("chose another leader for a partition that could not be led",
+				"partition", number, "from", string(p.chosen), "to", string(to))
+		}
+	}
+}
+
+// fittest returns the coordinator that should lead the fewest partitions, of
+// those that can lead all; empty if there is none.
+func (l *landscape) fittest() (found cluster.MemberID) {
+	for _, id := range l.order {
+		if l.members[id].info.Role != cluster.Coordinator || l.draining(id) || len(l.unfit[id]) > 0 {
+			continue
+		}
+		if found == "" || l.led(id) < l.led(found) {
+			found = id
+		}
+	}
+	return found
+}
+
+// write puts a member's id under a key, on the member's lease, if nothing has
 // changed meanwhile.
-func (a *assigner) write(ctx context.Context, change assign.Change) bool {
-	lease, ok := a.leases[change.To]
+func (a *assigner) write(ctx context.Context, now *landscape, key string, to cluster.MemberID, revision int64) bool {
+	m, ok := now.members[to]
 	if !ok {
 		return false
 	}
-	shard := cluster.Shard{Partition: change.Shard.Partition, Slot: change.Shard.Slot}
-	value, err := cluster.EncodeValue(cluster.MemberID(change.To))
+	value, err := cluster.EncodeValue(to)
 	if err == nil {
-		_, ok, err = a.coordinator.config.Cluster.Put(ctx, cluster.ShardKey(shard), value, lease, a.owned[shard].Revision)
+		_, ok, err = a.coordinator.config.Cluster.Put(ctx, key, value, m.lease, revision)
 	}
 	if err != nil && ctx.Err() == nil {
-		a.coordinator.logger.Warn("assigning a shard", "shard", shard.String(), "worker", string(change.To), "error", err)
+		a.coordinator.logger.Warn("assigning", "key", key, "to", string(to), "error", err)
 	}
 	return ok && err == nil
 }
 
-func (a *assigner) workers(entries []cluster.Entry) []assign.Worker {
-	a.leases = make(map[assign.WorkerID]cluster.LeaseID)
-	var workers []assign.Worker
-	for _, entry := range entries {
-		info, err := cluster.DecodeValue[cluster.Info](entry)
-		if err != nil || info.Role != cluster.Worker {
-			continue
-		}
-		id := assign.WorkerID(info.ID)
-		a.leases[id] = entry.Lease
-		workers = append(workers, assign.Worker{ID: id, Weight: int64(info.Weight), Draining: info.Draining})
-	}
-	return workers
-}
-
-func (a *assigner) setOwned(entries []cluster.Entry) {
-	a.owned = make(map[cluster.Shard]cluster.Entry)
-	for _, entry := range entries {
-		if shard, ok := cluster.ParseShardKey(entry.Key); ok {
-			a.owned[shard] = entry
+// workers returns the members of a role, as those that can be given something.
+func (l *landscape) workers(role cluster.Role) []assign.Worker {
+	var all []assign.Worker
+	for _, id := range l.order {
+		if m := l.members[id]; m.info.Role == role {
+			all = append(all, assign.Worker{ID: assign.WorkerID(id), Weight: int64(m.info.Weight), Draining: l.draining(id)})
 		}
 	}
+	return all
 }
 
-// all returns every shard there is, with its owner.
-func (a *assigner) all() []assign.Owned {
+// shards returns every shard there is, with its owner and what it weighs.
+func (a *assigner) shards(now *landscape) []assign.Owned {
 	config := a.coordinator.config
 	shards := make([]assign.Owned, 0, config.Partitions*config.Slots)
 	for partition := range config.Partitions {
 		for slot := range config.Slots {
-			owned := assign.Owned{Shard: assign.Shard{Partition: partition, Slot: slot}}
-			if entry, ok := a.owned[cluster.Shard{Partition: partition, Slot: slot}]; ok {
-				if owner, err := cluster.DecodeValue[cluster.MemberID](entry); err == nil {
-					owned.Owner = assign.WorkerID(owner)
-				}
-			}
-			shards = append(shards, owned)
+			shard := cluster.Shard{Partition: partition, Slot: slot}
+			shards = append(shards, assign.Owned{
+				Shard: assign.Shard{Partition: partition, Slot: slot},
+				Owner: assign.WorkerID(now.shards[shard].by),
+				Load:  a.loads[shard],
+			})
 		}
 	}
 	return shards
+}
+
+// weigh asks the leaders again and again how their shards are, until ctx ends.
+func (c *Coordinator) weigh(ctx context.Context, weighed chan<- *fanfarev1.Cluster) {
+	ticker := time.NewTicker(weighInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		described, err := c.api.DescribeCluster(ctx, new(fanfarev1.DescribeClusterRequest))
+		if err != nil {
+			continue
+		}
+		select {
+		case weighed <- described:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// setLoads takes what shards have to do. Loads are smoothed, so that a burst
+// moves nothing.
+func (a *assigner) setLoads(described *fanfarev1.Cluster) {
+	if a.loads == nil {
+		a.loads = make(map[cluster.Shard]int64)
+	}
+	for _, s := range described.GetShards() {
+		shard := cluster.Shard{Partition: int(s.GetPartition()), Slot: int(s.GetSlot())}
+		load := shardWeight + s.GetSubscriptions() + s.GetInFlight()
+		if before, known := a.loads[shard]; known {
+			load = (3*before + load) / 4
+		}
+		a.loads[shard] = load
+	}
 }

@@ -24,6 +24,8 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/fanfare-dev/fanfare/coordinator/lead"
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/coordinator/route"
 	"github.com/fanfare-dev/fanfare/coordinator/serve"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
@@ -36,10 +38,13 @@ import (
 const (
 	DefaultPartitions  = 16
 	DefaultStopTimeout = 3 * time.Second
-	headerTimeout      = 10 * time.Second
-	minPing            = 5 * time.Second // between two keep-alive pings of a client
-	gatewayBuffer      = 1 << 20         // of the gateway's connection inside the process; bytes
-	maxReceiveBytes    = serve.MaxRequestBytes + 1<<20
+	// DefaultHandOverTimeout is how long a coordinator that stops waits for
+	// others to take over its next partition.
+	DefaultHandOverTimeout = 10 * time.Second
+	headerTimeout          = 10 * time.Second
+	minPing                = 5 * time.Second // between two keep-alive pings of a client
+	gatewayBuffer          = 1 << 20         // of the gateway's connection inside the process; bytes
+	maxReceiveBytes        = serve.MaxRequestBytes + 1<<20
 )
 
 // Config is what a coordinator needs. Zero values of the limits are the
@@ -62,16 +67,25 @@ type Config struct {
 	Metrics http.Handler // at /metrics
 	// Guard says who may call over HTTP; nil: everybody. Who may call over gRPC
 	// is up to interceptors among ServerOptions.
-	Guard         Guard
+	Guard Guard
+	// ServerOptions come after what the services need, and before what forwards
+	// calls: interceptors that decide who may call belong here.
 	ServerOptions []grpc.ServerOption
+	// DialOptions are how other coordinators are dialled, to forward calls to
+	// them: transport credentials at the least. Without any, calls are served
+	// by the partition's leader only.
+	DialOptions []grpc.DialOption
 
 	Partitions  int            // fixed when the cluster is made
 	Slots       int            // shards of a partition; fixed when the cluster is made
 	Limits      *linkv1.Limits // of the ledgers
 	StopTimeout time.Duration  // how long calls under way may take when it stops
-	MaxLogBytes uint64         // of each log, from where on events are refused; 0: only the store limits it
-	Disk        *lead.Disk     // that the logs are on, if their store is in this process; Run watches it
-	Silence     time.Duration  // of a log, after which Run fails with lead.ErrSilent; 0: it is waited for
+	// HandOverTimeout is how long a coordinator that stops waits for others to
+	// take over its next partition, before it leaves all the same.
+	HandOverTimeout time.Duration
+	MaxLogBytes     uint64        // of each log, from where on events are refused; 0: only the store limits it
+	Disk            *lead.Disk    // that the logs are on, if their store is in this process; Run watches it
+	Silence         time.Duration // of a log, after which Run fails with lead.ErrSilent; 0: it is waited for
 	// Abort is called before Run fails with lead.ErrSilent, to end the process
 	// at once. A goodbye would be written to the disk that failed, on which
 	// embedded etcd panics. nil: Run says goodbye.
@@ -98,11 +112,14 @@ type Coordinator struct {
 	ready  chan struct{} // closed once every partition is settled
 	once   sync.Once     // guards the closing of ready
 	view   view
+	router *route.Router
 
 	mu       sync.Mutex
 	leaders  map[int]*lead.Leader // guarded by mu; those that run here
 	troubles map[int]error        // guarded by mu; why a partition cannot be led here
-	settled  map[int]bool         // guarded by mu; partitions that were led here, or halted
+	settled  map[int]bool         // guarded by mu; partitions that were led, or halted
+	places   []place              // guarded by mu; by partition
+	life     *cluster.Member      // guarded by mu; nil: it is not a member just now
 }
 
 // New returns a coordinator that does not run yet.
@@ -110,6 +127,7 @@ func New(config Config) *Coordinator {
 	config.Partitions = cmp.Or(config.Partitions, DefaultPartitions)
 	config.Slots = cmp.Or(config.Slots, lead.DefaultSlots)
 	config.StopTimeout = cmp.Or(config.StopTimeout, DefaultStopTimeout)
+	config.HandOverTimeout = cmp.Or(config.HandOverTimeout, DefaultHandOverTimeout)
 	c := &Coordinator{
 		config:   config,
 		logger:   config.Logger,
@@ -117,15 +135,30 @@ func New(config Config) *Coordinator {
 		leaders:  make(map[int]*lead.Leader),
 		troubles: make(map[int]error),
 		settled:  make(map[int]bool),
+		places:   make([]place, config.Partitions),
 	}
+	for i := range c.places {
+		c.places[i].moved = make(chan struct{})
+	}
+	c.router = route.New(route.Config{
+		Directory:  c,
+		Partitions: config.Partitions,
+		PartitionOf: func(tenant string) int {
+			return serve.PartitionOf(ledger.TenantID(tenant), config.Partitions)
+		},
+		DialOptions:     config.DialOptions,
+		MaxReceiveBytes: maxReceiveBytes,
+		NewID:           serve.NewEventID,
+	})
 	c.api = serve.New(serve.Config{
 		Directory: c, History: config.History, URLs: config.URLs, Secrets: config.Secrets, Logger: config.Logger,
+		Route: c.router.Unary,
 	})
 	return c
 }
 
-// Ready is closed once every partition has had a leader here, or was found to
-// be halted: see HaltedPartitions.
+// Ready is closed once every partition has had a leader, here or elsewhere, or
+// was found to be halted: see HaltedPartitions.
 func (c *Coordinator) Ready() <-chan struct{} { return c.ready }
 
 // Run serves until ctx ends, which is no error, or until the process should:
@@ -135,32 +168,56 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	// What is served is served until nothing is led here any more.
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	group, serving := errgroup.WithContext(serving)
+	living, die := context.WithCancel(ctx)
+	defer die()
+	context.AfterFunc(serving, die) // a server that fails ends everything
 	if c.config.Disk != nil {
-		group.Go(func() error { return c.config.Disk.Run(ctx) })
+		group.Go(func() error { return c.config.Disk.Run(serving) })
 	}
-	group.Go(func() error { return c.serve(ctx) })
+	group.Go(func() error { return c.serve(serving) })
 	group.Go(func() error {
-		return cluster.Live(ctx, c.config.Cluster, c.config.Member, c.live)
+		defer stopServing()
+		return cluster.Live(living, c.config.Cluster, c.config.Member, c.live)
 	})
 	err = group.Wait()
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	return errors.Join(err, stopMeasuring())
+	return errors.Join(err, c.router.Close(), stopMeasuring())
 }
 
-// live is one life as a member of the cluster.
+// live is one life as a member of the cluster. When it is to end and the lease
+// is not lost, the others take over first.
 func (c *Coordinator) live(life context.Context, member *cluster.Member) error {
 	if err := c.ensureSame(life); err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(life)
-	group.Go(func() error { return c.view.follow(ctx, c.config.Cluster) })
+	c.setLife(member)
+	defer c.setLife(nil)
+	leading, stop := context.WithCancel(context.WithoutCancel(life))
+	defer stop()
+	group, ctx := errgroup.WithContext(leading)
+	group.Go(func() error { return c.view.follow(ctx, c.config.Cluster, c.learn) })
 	group.Go(func() error { return c.assign(ctx, member) })
 	for partition := range c.config.Partitions {
 		group.Go(func() error { return c.hold(ctx, member, partition) })
 	}
+	group.Go(func() error {
+		select {
+		case <-life.Done():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if !errors.Is(context.Cause(life), cluster.ErrLeaseGone) {
+			c.handOverAll(ctx, member)
+		}
+		stop()
+		return context.Canceled
+	})
 	err := group.Wait()
 	if errors.Is(err, cluster.ErrLeaseGone) {
 		// The store told somebody else first. The member hears it when it
@@ -200,14 +257,18 @@ func (c *Coordinator) ensureSame(ctx context.Context) error {
 
 // serve runs the servers until ctx ends.
 func (c *Coordinator) serve(ctx context.Context) error {
-	server := grpc.NewServer(append([]grpc.ServerOption{
+	options := append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxReceiveBytes),
 		// Workers and clients may ask whether the connection is alive more
 		// often than gRPC allows by default.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(serve.UnaryErrors),
 		grpc.ChainStreamInterceptor(serve.StreamErrors),
-	}, c.config.ServerOptions...)...)
+	}, c.config.ServerOptions...)
+	server := grpc.NewServer(append(options,
+		grpc.ChainUnaryInterceptor(c.router.Unary, serve.UnaryErrors),
+		grpc.ChainStreamInterceptor(c.router.Stream, serve.StreamErrors),
+	)...)
 	c.api.Register(server)
 	healthv1.RegisterHealthServer(server, health.NewServer())
 	reflection.Register(server)
@@ -304,19 +365,64 @@ func (c *Coordinator) Leader(partition int) (*lead.Leader, error) {
 	if leader != nil {
 		return leader, nil
 	}
-	if ready, ok := c.view.ready(partition); ok && ready.Coordinator != c.config.Member.Info.ID {
-		return nil, status.Errorf(codes.Unavailable, "partition %d is led by %s at %s", partition, ready.Coordinator, ready.Address)
+	if ready, ok := c.view.ready(partition); ok && ready.Coordinator != c.self() {
+		return nil, route.Unavailable(route.ReasonNotLeader,
+			fmt.Sprintf("partition %d is led by %s at %s", partition, ready.Coordinator, ready.Address))
 	}
 	if trouble != nil {
 		return nil, status.Error(codes.Unavailable, trouble.Error())
 	}
-	return nil, status.Errorf(codes.Unavailable, "partition %d has no leader just now; try again", partition)
+	return nil, route.Unavailable(route.ReasonNotLeader, fmt.Sprintf("partition %d has no leader just now; try again", partition))
+}
+
+// LedElsewhere implements serve.Directory.
+func (c *Coordinator) LedElsewhere(partition int) bool { return c.ledElsewhere(partition) }
+
+// Drain implements serve.Directory.
+func (c *Coordinator) Drain(ctx context.Context, member string, drain bool) (*fanfarev1.Member, error) {
+	id := cluster.MemberID(member)
+	now, _ := c.view.now()
+	if _, found := now.members[id]; !found {
+		return nil, serve.NotFound("member", member)
+	}
+	if err := cluster.SetDrain(ctx, c.config.Cluster, id, drain); err != nil {
+		return nil, route.Unavailable("", err.Error())
+	}
+	described := now.describeMember(id)
+	described.Draining = drain || now.members[id].info.Draining
+	return described, nil
+}
+
+func (c *Coordinator) setLife(member *cluster.Member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.life = member
+}
+
+// doubt returns what is wrong with the store of members and owners; nothing if
+// nothing is.
+func (c *Coordinator) doubt() string {
+	c.mu.Lock()
+	member := c.life
+	c.mu.Unlock()
+	switch {
+	case member == nil:
+		return string(c.self()) + " is no member of the cluster just now: it cannot join"
+	case !member.Alive():
+		return string(c.self()) + " cannot reach etcd: it serves on, but nothing moves, and what dies is not replaced"
+	default:
+		return ""
+	}
 }
 
 // Describe implements serve.Directory.
 func (c *Coordinator) Describe(context.Context) (*fanfarev1.Cluster, error) {
-	described := c.view.describe(c.config.Partitions, c.config.Slots)
+	now, _ := c.view.now()
+	described := now.describe(c.config.Partitions, c.config.Slots)
 	described.Engines = c.config.Engines
+	if doubt := c.doubt(); doubt != "" {
+		described.Problems = append(described.Problems, doubt)
+	}
 	if err := c.config.Disk.Full(); err != nil {
 		described.Problems = append(described.Problems, err.Error())
 	}

@@ -102,6 +102,7 @@ func (c *Coordinator) setTrouble(partition int, trouble error) (news bool) {
 	defer c.mu.Unlock()
 	before := c.troubles[partition]
 	c.troubles[partition] = trouble
+	c.relocate(partition)
 	if _, halted := errors.AsType[*HaltedError](trouble); halted {
 		c.settle(partition)
 	}

@@ -16,34 +16,64 @@ const (
 	holdRetry = 2 * time.Second
 	// resignTimeout bounds what is said to the cluster on the way out.
 	resignTimeout = 2 * time.Second
+	// saveTimeout bounds the snapshot with which a handover begins. The
+	// partition is served meanwhile.
+	saveTimeout = 2 * time.Second
+	// retireTimeout bounds making durable what a leader has taken before it
+	// hands over. Then what is left is answered with an error.
+	retireTimeout = time.Second
+	// silenceInterval is how often a leader is asked whether its log answers.
+	silenceInterval = 5 * time.Second
+	// unfitFor is how long a coordinator that could not lead a partition, which
+	// another leads now, is not given it again.
+	unfitFor = time.Minute
 )
 
-// hold campaigns for a partition and leads it, again and again, until ctx
-// ends, the member's lease is gone, or the log is silent: lead.ErrSilent.
+// hold leads a partition whenever it is this member's turn, until ctx ends, the
+// member's lease is gone, or the log is silent: lead.ErrSilent.
 func (c *Coordinator) hold(ctx context.Context, member *cluster.Member, partition int) error {
-	value, err := cluster.EncodeValue(member.ID())
-	if err != nil {
-		return err
-	}
 	for {
-		claim, err := cluster.Campaign(ctx, member, cluster.PartitionOwnerKey(partition), value)
-		if err != nil {
+		if err := c.awaitTurn(ctx, member, partition); err != nil {
 			return err
 		}
-		err = c.lead(ctx, member, partition)
-		c.resign(ctx, claim)
-		if ctx.Err() != nil {
+		turn, stop := c.whileTurn(ctx, partition)
+		err := c.take(turn, member, partition)
+		over := turn.Err() != nil
+		stop()
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
-		}
-		if errors.Is(err, lead.ErrSilent) {
+		case errors.Is(err, lead.ErrSilent), errors.Is(err, cluster.ErrLeaseGone):
 			return err
+		case over:
+			c.setTrouble(partition, nil) // it is another's now
+			continue
 		}
+		again := c.ended(partition, err)
+		c.setFit(ctx, member, partition, errors.Is(err, lead.ErrFenced))
 		select {
-		case <-time.After(c.ended(partition, err)):
+		case <-time.After(again):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// take claims a partition and leads it, once.
+func (c *Coordinator) take(turn context.Context, member *cluster.Member, partition int) error {
+	value, err := cluster.EncodeValue(member.ID())
+	if err != nil {
+		return err
+	}
+	claim, err := cluster.Campaign(turn, member, cluster.PartitionOwnerKey(partition), value)
+	if err != nil {
+		if turn.Err() != nil && !errors.Is(err, cluster.ErrLeaseGone) {
+			c.letGo(turn, cluster.PartitionOwnerKey(partition), member) // it may have been taken unheard
+		}
+		return err
+	}
+	defer c.resign(turn, claim)
+	return c.lead(turn, member, partition)
 }
 
 func (c *Coordinator) resign(ctx context.Context, claim cluster.Claim) {
@@ -54,9 +84,10 @@ func (c *Coordinator) resign(ctx context.Context, claim cluster.Claim) {
 	}
 }
 
-// lead leads a partition until ctx ends or it no longer can.
-func (c *Coordinator) lead(ctx context.Context, member *cluster.Member, partition int) error {
-	log, err := c.config.Logs.Open(ctx, partition)
+// lead leads a partition until its turn ends, and hands it over then, or until
+// it no longer can.
+func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partition int) error {
+	log, err := c.config.Logs.Open(turn, partition)
 	if err != nil {
 		return fmt.Errorf("opening the log: %w", err)
 	}
@@ -79,21 +110,91 @@ func (c *Coordinator) lead(ctx context.Context, member *cluster.Member, partitio
 	if err != nil {
 		return err
 	}
+	leading, stop := context.WithCancel(context.WithoutCancel(turn))
+	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- leader.Run(ctx) }()
+	go func() { ended <- leader.Run(leading) }()
 	select {
 	case err := <-ended:
 		return c.orAbort(partition, err)
+	case <-turn.Done():
+		stop()
+		return c.orAbort(partition, <-ended)
 	case <-leader.Ready():
 	}
 	c.setLeader(partition, leader)
-	announced := c.announce(ctx, member, partition, leader)
-	err = c.orAbort(partition, <-ended)
-	c.setLeader(partition, nil)
+	announced := c.announce(turn, member, partition, leader)
+	select {
+	case err = <-c.attend(turn, member, partition, leader, ended):
+		c.setLeader(partition, nil)
+	case <-turn.Done():
+		c.retire(turn, partition, leader)
+		stop()
+		err = <-ended
+	}
+	err = c.orAbort(partition, err)
 	if announced {
-		c.withdraw(ctx, partition, member)
+		c.letGo(turn, cluster.PartitionReadyKey(partition), member)
 	}
 	return err
+}
+
+// attend watches a leadership until it ends or its turn does. Of one whose log
+// does not answer the cluster is told, so that another may try.
+func (c *Coordinator) attend(turn context.Context, member *cluster.Member, partition int, leader *lead.Leader, ended <-chan error) <-chan error {
+	c.setFit(turn, member, partition, true)
+	fit := true
+	ticker := time.NewTicker(silenceInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-leader.Ended():
+			return ended
+		case <-turn.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if silent, err := leader.Silent(turn); err == nil && silent == fit {
+			fit = !silent
+			c.setFit(turn, member, partition, fit)
+		}
+	}
+}
+
+// setFit tells the cluster whether this coordinator can lead a partition.
+func (c *Coordinator) setFit(ctx context.Context, member *cluster.Member, partition int, fit bool) {
+	key := cluster.UnfitKey(partition, member.ID())
+	now, _ := c.view.now()
+	switch unfit := now.unfit[member.ID()][partition]; {
+	case fit && unfit:
+		c.letGo(ctx, key, member)
+	case !fit && !unfit:
+		telling, cancel := context.WithTimeout(ctx, resignTimeout)
+		defer cancel()
+		value, err := cluster.EncodeValue(member.ID())
+		if err == nil {
+			_, _, err = c.config.Cluster.Put(telling, key, value, member.Lease(), 0)
+		}
+		if err != nil && ctx.Err() == nil {
+			c.logger.Warn("telling that a partition cannot be led here", "partition", partition, "error", err)
+		}
+	}
+}
+
+// retire ends a leadership politely: with nothing taken and not durable, and
+// little for the next leader to replay.
+func (c *Coordinator) retire(turn context.Context, partition int, leader *lead.Leader) {
+	ctx := context.WithoutCancel(turn)
+	if errors.Is(context.Cause(turn), errHandOver) {
+		saving, cancel := context.WithTimeout(ctx, saveTimeout)
+		leader.Save(saving)
+		cancel()
+		c.logger.Info("handing a partition over", "partition", partition)
+	}
+	c.setLeader(partition, nil) // calls wait for the next one from here on
+	retiring, cancel := context.WithTimeout(ctx, retireTimeout)
+	defer cancel()
+	leader.Retire(retiring)
 }
 
 // orAbort returns what ended a leadership, unless that is to end the process.
@@ -142,23 +243,23 @@ func (c *Coordinator) revision(ctx context.Context, key string) int64 {
 	return entries[0].Revision
 }
 
-// withdraw takes back what announce said.
-func (c *Coordinator) withdraw(ctx context.Context, partition int, member *cluster.Member) {
+// letGo deletes a key, if it is on the member's lease.
+func (c *Coordinator) letGo(ctx context.Context, key string, member *cluster.Member) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignTimeout)
 	defer cancel()
-	key := cluster.PartitionReadyKey(partition)
 	entries, err := c.config.Cluster.List(ctx, key)
 	if err == nil && len(entries) > 0 && entries[0].Key == key && entries[0].Lease == member.Lease() {
 		_, err = c.config.Cluster.Delete(ctx, key, entries[0].Revision)
 	}
 	if err != nil {
-		c.logger.Warn("withdrawing a partition: the lease will expire instead", "partition", partition, "error", err)
+		c.logger.Warn("letting go of a partition: the lease will expire instead", "key", key, "error", err)
 	}
 }
 
 func (c *Coordinator) setLeader(partition int, leader *lead.Leader) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.relocate(partition)
 	if leader == nil {
 		delete(c.leaders, partition)
 		return

@@ -117,6 +117,18 @@ func (h *hand) ofSlot(slot int32) []*linkv1.DeliveryRef {
 	return refs
 }
 
+// ofOthers returns the names of what is in hand of slots that are not among
+// the worker's.
+func (h *hand) ofOthers(slots map[int32]*slot) []*linkv1.DeliveryRef {
+	var refs []*linkv1.DeliveryRef
+	for r, d := range h.deliveries {
+		if slots[d.slot] == nil {
+			refs = append(refs, &linkv1.DeliveryRef{Subscription: r.subscription, Sequence: r.sequence, Index: r.index})
+		}
+	}
+	return refs
+}
+
 // maxBatchBytes bounds an outcome batch, well below gRPC's 4 MiB a message.
 const maxBatchBytes = 1 << 20
 

@@ -229,6 +229,7 @@ func (a *agent) begin(cancel context.CancelCauseFunc) *session {
 		CreditBytes: a.link.creditBytes,
 		LastDurable: a.box.durable,
 		Version:     a.link.version,
+		InHand:      a.hand.ofOthers(a.slots),
 	}}})
 	for _, number := range slices.Sorted(maps.Keys(a.slots)) {
 		a.claim(number)

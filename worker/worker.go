@@ -40,9 +40,14 @@ const (
 	DefaultReportGrace = 5 * time.Second
 )
 
-// drainTimeout bounds telling the cluster that the worker wants to leave. It
-// leaves anyway.
-const drainTimeout = 2 * time.Second
+const (
+	// drainTimeout bounds telling the cluster that the worker wants to leave. It
+	// leaves anyway.
+	drainTimeout = 2 * time.Second
+	// handOverPatience is how long a worker that leaves waits for the next of
+	// its shards to be given to another. It works on all it has meanwhile.
+	handOverPatience = time.Second
+)
 
 // Config is how a worker is made. ID, Store, Client, DialOptions and Logger
 // must be set; the zero value of any other field is its default.
@@ -81,7 +86,8 @@ type Config struct {
 	// requests a single endpoint may have.
 	MaxRequests int
 	// StopGrace and ReportGrace bound how long Run goes on when it is to end:
-	// their sum, and up to 4 s more if the store does not answer.
+	// their sum, what it takes others to take its shards over, and up to 4 s
+	// more if the store does not answer.
 	StopGrace   time.Duration
 	ReportGrace time.Duration
 }
@@ -160,8 +166,9 @@ func (w *Worker) Joined() bool { return w.joined.Load() }
 // out everything else: leaders that move, a lease that is lost, a store that
 // cannot be reached.
 //
-// When ctx ends, Run takes no more, hands back what it has not begun, gives
-// requests on the wire StopGrace to end, and waits up to ReportGrace until all
+// When ctx ends, Run lets other workers take its shards over, one after the
+// other, as long as they do. Then it takes no more, hands back what it has not
+// begun, gives requests on the wire StopGrace to end, and waits up to ReportGrace until all
 // outcomes are durable. Then it leaves the cluster. If both graces suffice,
 // nothing it did is done again by anybody.
 func (w *Worker) Run(ctx context.Context) error {
@@ -265,16 +272,79 @@ func (r *run) measure(attempter *attempter) error {
 // live works for one life of the member.
 func (r *run) live(ctx, links context.Context, m *cluster.Member) error {
 	r.launcher.trust(m.Alive)
-	for view := range r.config.Store.Watch(ctx, cluster.ShardsPrefix) {
-		r.own(links, r.owned(ctx, view, m))
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	views := r.config.Store.Watch(watching, cluster.ShardsPrefix)
+	owned := 0
+	for ctx.Err() == nil {
+		select {
+		case view := <-views:
+			slots := r.owned(ctx, view, m)
+			owned = count(slots)
+			r.own(links, slots)
+		case <-ctx.Done():
+		}
+	}
+	lost := errors.Is(context.Cause(ctx), cluster.ErrLeaseGone)
+	if !lost && r.announce(links, m) && owned > 0 {
+		r.handOver(links, views, m, owned)
 	}
 	r.own(links, nil)
-	if errors.Is(context.Cause(ctx), cluster.ErrLeaseGone) {
-		return nil // to join anew; what is on the wire ends meanwhile
+	if !lost { // else it joins anew; what is on the wire ends meanwhile
+		r.drained.Do(func() { r.drain(links) })
 	}
-	r.announce(links, m)
-	r.drained.Do(func() { r.drain(links) })
 	return nil
+}
+
+// handOver works on while the shards of a worker that leaves are given to
+// others, and returns when it has none left, or when nobody takes them.
+func (r *run) handOver(links context.Context, views <-chan []cluster.Entry, m *cluster.Member, owned int) {
+	if !r.others(links, m) {
+		return
+	}
+	stuck := time.NewTimer(handOverPatience)
+	defer stuck.Stop()
+	for owned > 0 {
+		select {
+		case view := <-views:
+			slots := r.owned(links, view, m)
+			r.own(links, slots)
+			if n := count(slots); n < owned {
+				stuck.Reset(handOverPatience)
+				owned = n
+			}
+		case <-stuck.C:
+			return
+		case <-m.Lost():
+			return
+		}
+	}
+}
+
+// others reports whether there are workers that could take shards over.
+func (r *run) others(ctx context.Context, m *cluster.Member) bool {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	members, err := r.config.Store.List(ctx, cluster.MembersPrefix)
+	if err != nil {
+		return false
+	}
+	for _, entry := range members {
+		info, err := cluster.DecodeValue[cluster.Info](entry)
+		if err == nil && info.Role == cluster.Worker && info.ID != m.ID() && !info.Draining {
+			return true
+		}
+	}
+	return false
+}
+
+// count returns how many slots there are of all partitions.
+func count(slots map[int32]map[int32]int64) int {
+	n := 0
+	for _, of := range slots {
+		n += len(of)
+	}
+	return n
 }
 
 // owned reads which slots the member owns, by partition, with their epochs. A
@@ -351,13 +421,16 @@ func (r *run) lead(partition int32, ready cluster.PartitionReady) {
 	}
 }
 
-// announce tells the cluster that the member wants to leave.
-func (r *run) announce(ctx context.Context, m *cluster.Member) {
+// announce tells the cluster that the member wants to leave, and reports
+// whether it has heard.
+func (r *run) announce(ctx context.Context, m *cluster.Member) bool {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	if err := m.Drain(ctx); err != nil {
+	err := m.Drain(ctx)
+	if err != nil {
 		r.config.Logger.WarnContext(ctx, "cannot tell the cluster that this worker leaves", "error", err)
 	}
+	return err == nil
 }
 
 // drain waits until nothing is left to do for a worker that owns nothing any

@@ -44,7 +44,73 @@ func clusterCommand(s *settings) *cobra.Command {
 		}),
 	}
 	cmd.Flags().BoolVarP(&again, "watch", "w", false, "look again every "+shortSpan(clusterPeriod)+" until Ctrl-C")
+	cmd.AddCommand(drainCommand(s))
 	return cmd
+}
+
+const drainLong = `Drain asks that a member be given nothing more and that what it has be handed
+to others: its partitions if it is a coordinator, its shards if it is a worker.
+No delivery is lost, made twice, or held up for more than a moment. The member
+goes on running with nothing to do; then stop it, or give it work again with
+--undo. A member that starts anew is given work again too.
+
+A process that is told to stop (SIGTERM) does the same by itself.`
+
+func drainCommand(s *settings) *cobra.Command {
+	var undo, wait bool
+	cmd := &cobra.Command{
+		Use:   "drain MEMBER",
+		Short: "Hand what a member has to others, or give it work again",
+		Long:  drainLong,
+		Example: `  fanfare cluster drain worker-3 --wait
+  fanfare cluster drain worker-3 --undo`,
+		Args: oneArg("MEMBER"),
+		RunE: s.run(func(ctx context.Context, c *client, args []string) error {
+			if undo && wait {
+				return usagef("--wait is for what is being drained; leave it or --undo out")
+			}
+			member, err := c.cluster().DrainMember(ctx, &fanfarev1.DrainMemberRequest{Member: args[0], Undo: undo})
+			if err == nil && wait {
+				member, err = awaitDrained(ctx, c, args[0])
+			}
+			if err != nil {
+				return err
+			}
+			return c.print(member, memberTable([]*fanfarev1.Member{member}))
+		}),
+	}
+	cmd.Flags().BoolVar(&undo, "undo", false, "give the member work again")
+	cmd.Flags().BoolVar(&wait, "wait", false, "return when the member has nothing left")
+	return cmd
+}
+
+// drainPeriod is how often `cluster drain --wait` looks.
+const drainPeriod = 250 * time.Millisecond
+
+// awaitDrained returns a member once it has neither partitions nor shards.
+func awaitDrained(ctx context.Context, c *client, id string) (*fanfarev1.Member, error) {
+	ticker := time.NewTicker(drainPeriod)
+	defer ticker.Stop()
+	for {
+		cluster, err := c.cluster().DescribeCluster(ctx, &fanfarev1.DescribeClusterRequest{})
+		if err != nil && !passes(err) {
+			return nil, err
+		}
+		if err == nil {
+			at := slices.IndexFunc(cluster.GetMembers(), func(m *fanfarev1.Member) bool { return m.GetId() == id })
+			if at < 0 {
+				return nil, fmt.Errorf("member %q has left the cluster", id)
+			}
+			if m := cluster.GetMembers()[at]; m.GetPartitions()+m.GetShards() == 0 {
+				return m, nil
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for %q to have nothing left: %w", id, ctx.Err())
+		}
+	}
 }
 
 // watchCluster describes the cluster again and again until ctx ends, which is
@@ -96,10 +162,18 @@ func clusterView(c *fanfarev1.Cluster) view {
 }
 
 func memberTable(members []*fanfarev1.Member) table {
-	t := table{header: []string{"ID", "ROLE", "ADDRESS", "VERSION", "STARTED"}, empty: "No members."}
+	t := table{
+		header: []string{"ID", "ROLE", "STATE", "PARTITIONS", "SHARDS", "ADDRESS", "VERSION", "STARTED"},
+		empty:  "No members.",
+	}
 	for _, m := range members {
+		state := "active"
+		if m.GetDraining() {
+			state = "draining"
+		}
 		t.rows = append(t.rows, []string{
-			m.GetId(), m.GetRole(), m.GetAddress(), m.GetVersion(), moment(m.GetStartTime()),
+			m.GetId(), m.GetRole(), state, number(m.GetPartitions()), number(m.GetShards()),
+			m.GetAddress(), m.GetVersion(), moment(m.GetStartTime()),
 		})
 	}
 	return t
@@ -116,7 +190,7 @@ func partitionTable(partitions []*fanfarev1.Partition) table {
 	for _, p := range partitions {
 		t.rows = append(t.rows, []string{
 			number(p.GetId()),
-			p.GetLeader(),
+			leaderOf(p),
 			number(p.GetEpoch()),
 			fmt.Sprintf("%d…%d", p.GetFirstSequence(), p.GetLastSequence()),
 			size(p.GetLogBytes()),
@@ -130,6 +204,15 @@ func partitionTable(partitions []*fanfarev1.Partition) table {
 		})
 	}
 	return t
+}
+
+// leaderOf says who leads a partition, and who is about to.
+func leaderOf(p *fanfarev1.Partition) string {
+	leader := cmp.Or(p.GetLeader(), "-")
+	if p.GetChosen() != "" && p.GetChosen() != p.GetLeader() {
+		return leader + " → " + p.GetChosen()
+	}
+	return leader
 }
 
 // shardTable sums the shards up by the worker that owns them.

@@ -95,6 +95,8 @@ func (n *node) addCoordinator(p coordinatorPart) error {
 		Metrics:            n.telemetry.Handler(),
 		ServerOptions: append(n.security.serverOptions(),
 			grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithMeterProvider(n.telemetry.MeterProvider())))),
+		DialOptions: append(n.security.dialOptions(),
+			grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithMeterProvider(n.telemetry.MeterProvider())))),
 		Partitions:  p.partitions,
 		Slots:       p.slots,
 		StopTimeout: p.stopTimeout,

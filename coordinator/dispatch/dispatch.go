@@ -276,6 +276,32 @@ func (d *Dispatch) adopt(delivery ledger.Delivery, slot *slot) {
 	}
 }
 
+// Keep puts into a session's hands what the worker says it still has of slots
+// that it does not own any more. What is in other hands stays there, unless it
+// is in those of an earlier session of the same worker; what is not owed is left
+// to its outcome.
+func (d *Dispatch) Keep(id SessionID, inHand []ledger.Delivery) {
+	keeper := d.sessions[id]
+	if keeper == nil {
+		return
+	}
+	for _, delivery := range inHand {
+		s := d.subscriptions[delivery.Subscription]
+		if s == nil {
+			continue
+		}
+		if h := s.hands[delivery.Position]; h != nil {
+			if !h.session.attached && h.session.worker == keeper.worker {
+				d.hold(s, keeper, d.take(s, delivery.Position).item)
+			}
+			continue
+		}
+		if i := s.indexOf(delivery.Position); i >= 0 {
+			d.hold(s, keeper, s.waiting.remove(i))
+		}
+	}
+}
+
 // Release takes a slot from a session. What the session has in hand it keeps.
 func (d *Dispatch) Release(id SessionID, number int) {
 	if number < 0 || number >= len(d.slots) {

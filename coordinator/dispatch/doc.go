@@ -22,7 +22,9 @@
 // until it ends; only what comes after goes to the new one. When a session
 // ends, what it held stays put as long as nobody else owns the slot: the same
 // worker may come back and still have it. If it comes back without it, or as
-// a new incarnation, or if another worker claims the slot, it waits again.
+// a new incarnation, or if another worker claims the slot, it waits again. A
+// worker may have some of a slot that is another's by now: it says so when it
+// attaches, and keeps it.
 //
 // # Fairness and isolation
 //

@@ -27,6 +27,7 @@ import (
 //	  pace NUMBER all|stopped|oldest MS|newest MS  | hasten NUMBER MS
 //	  attach SESSION WORKER/INCARNATION [count=N] [bytes=N]
 //	  claim SESSION SLOT EPOCH [DELIVERY…] | release SESSION SLOT
+//	  keep SESSION DELIVERY…
 //	  detach SESSION                    | return SESSION DELIVERY…
 //	  next MS [most=N] [bytes=N]        prints the sends, each charged so much
 //	  drain MS [bytes=N]                next until there is nothing
@@ -133,6 +134,8 @@ func (c *transcript) session(in *input) string {
 		if !c.d.Claim(id, slot, epoch, in.deliveries()) {
 			return fmt.Sprintf("session %d does not get slot %d\n", id, slot)
 		}
+	case "keep":
+		c.d.Keep(id, in.deliveries())
 	case "release":
 		c.d.Release(id, int(in.number()))
 	case "detach":

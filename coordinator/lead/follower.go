@@ -64,7 +64,8 @@ func (f *follower) follow(ctx context.Context) error {
 		return err
 	}
 	for {
-		if err := f.leader.recent.committed.wait(ctx, f.state.Sequence()+1, f.leader.ended); err != nil {
+		saved, err := f.await(ctx)
+		if err != nil {
 			return err
 		}
 		batch, changes, err := f.gather(ctx)
@@ -82,8 +83,36 @@ func (f *follower) follow(ctx context.Context) error {
 		if err := f.purge(ctx); err != nil && ctx.Err() == nil { // tried again behind the next records
 			f.leader.logger.Error("purging the log", "error", err)
 		}
-		if err := f.snapshot(ctx); err != nil {
+		if err := f.snapshot(ctx, saved != nil); err != nil {
 			return err
+		}
+		if saved != nil {
+			close(saved)
+		}
+	}
+}
+
+// await returns when there is more to follow, or when somebody wants a
+// snapshot, with what to close once it is saved.
+func (f *follower) await(ctx context.Context) (saved chan<- struct{}, err error) {
+	for {
+		risen := f.leader.recent.committed.at(f.state.Sequence() + 1)
+		if risen == nil {
+			select {
+			case done := <-f.leader.saving:
+				return done, nil
+			default:
+				return nil, nil
+			}
+		}
+		select {
+		case <-risen:
+		case done := <-f.leader.saving:
+			return done, nil
+		case <-f.leader.ended:
+			return nil, ErrNotLeading
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 }
@@ -290,9 +319,9 @@ func attemptOf(change ledger.DeliveryChange) *fanfarev1.Attempt {
 
 // snapshot saves the state if it is time to, and gives up what neither the
 // ledger nor a snapshot needs any more. It may fail: the next one will do. It
-// returns ErrSilent, or nil.
-func (f *follower) snapshot(ctx context.Context) error {
-	if f.unsaved < f.leader.config.SnapshotBytes && (f.unsaved == 0 || time.Since(f.savedAt) < f.leader.snapshotInterval()) {
+// returns ErrSilent, or nil. now: if there is anything to save it is time to.
+func (f *follower) snapshot(ctx context.Context, now bool) error {
+	if f.unsaved < f.leader.config.SnapshotBytes && (f.unsaved == 0 || !now && time.Since(f.savedAt) < f.leader.snapshotInterval()) {
 		return nil
 	}
 	f.savedAt = time.Now()

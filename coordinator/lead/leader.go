@@ -26,8 +26,18 @@ var (
 	// ErrRegressed: the log lacks records that are known to have been in it.
 	// The partition must not be served from it; see docs/operations.md.
 	ErrRegressed = errors.New("the log has lost records that were acknowledged")
-	// ErrNotLeading: the leader has not begun, or has ended.
+	// ErrNotLeading: the leader has not begun, or has ended. What it was asked
+	// for has not been done, nor will be.
 	ErrNotLeading = errors.New("not leading the partition")
+	// ErrInterrupted: the leader has ended while it was under way. It may have
+	// been done or not. It is an ErrNotLeading too.
+	ErrInterrupted = fmt.Errorf("%w any more", ErrNotLeading)
+	// ErrNoAnswer: the log has not answered for Config.Patience. What was asked
+	// for may be done or not.
+	ErrNoAnswer = errors.New("the log does not answer")
+
+	// errRetired ends a leader that was told to.
+	errRetired = errors.New("the partition is handed over")
 )
 
 // Defaults of Config.
@@ -42,6 +52,7 @@ const (
 	DefaultRetention        = 7 * 24 * time.Hour
 	DefaultReplayWindow     = 3 * 24 * time.Hour
 	DefaultReplayBytes      = 4 << 30
+	DefaultPatience         = 15 * time.Second
 )
 
 // Config is what a leader needs. Zero values of the limits are the defaults.
@@ -68,6 +79,7 @@ type Config struct {
 	ReplayBytes      uint64         // unless the log is longer than this, or space is short
 	MaxLogBytes      uint64         // of the log, from where on events are refused; 0: only the store limits it
 	Disk             *Disk          // that the store is on, if it is in this process; nil: it is elsewhere
+	Patience         time.Duration  // of those who wait for the log: ErrNoAnswer after it
 	Silence          time.Duration  // of the log, after which Run fails with ErrSilent; 0: it is waited for
 }
 
@@ -90,6 +102,7 @@ func (c Config) resolved() Config {
 	c.Retention = cmp.Or(c.Retention, DefaultRetention)
 	c.ReplayWindow = cmp.Or(c.ReplayWindow, DefaultReplayWindow)
 	c.ReplayBytes = cmp.Or(c.ReplayBytes, DefaultReplayBytes)
+	c.Patience = cmp.Or(c.Patience, DefaultPatience)
 	if c.MaxLogBytes > 0 {
 		// What can be purged is, long before events are refused: of what has
 		// ended half is kept, and two snapshots reach back half as far.
@@ -110,9 +123,12 @@ type Leader struct {
 	pending *semaphore.Weighted // bytes of events handed over and not written
 	inputs  chan func(*loop)    // to the loop; capacity spares its callers a switch
 	ready   chan struct{}       // closed by Run once it leads
+	retire  chan struct{}       // closed by Retire
+	retired sync.Once           // guards the closing of retire
 	stopped chan struct{}       // closed by Run when the loop takes no more inputs
 	ended   chan struct{}       // closed by Run when it no longer leads
 	replays chan struct{}       // capacity 1: a replay has changed
+	saving  chan chan struct{}  // to the follower: save a snapshot now, and close the channel
 	spaceFlags
 
 	epoch    uint64   // set before ready is closed
@@ -136,9 +152,11 @@ func New(config Config) (*Leader, error) {
 		pending: semaphore.NewWeighted(int64(config.PendingBytes)),
 		inputs:  make(chan func(*loop), 1024),
 		ready:   make(chan struct{}),
+		retire:  make(chan struct{}),
 		stopped: make(chan struct{}),
 		ended:   make(chan struct{}),
 		replays: make(chan struct{}, 1),
+		saving:  make(chan chan struct{}),
 	}, nil
 }
 
@@ -175,10 +193,40 @@ func (l *Leader) Run(ctx context.Context) error {
 	if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrSilent) { // a new leader remembers more; a full disk takes nothing
 		l.remember(context.WithoutCancel(ctx), l.recent.mark())
 	}
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, errRetired) {
 		return nil
 	}
 	return err
+}
+
+// Save has a snapshot saved of all that is committed by now, so that the next
+// leader has little to replay. It returns when that is done, has failed, or ctx
+// has ended: the next leader then has more to replay.
+func (l *Leader) Save(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case l.saving <- done:
+	case <-l.ended:
+		return
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-l.ended:
+	case <-ctx.Done():
+	}
+}
+
+// Retire has the leader take no more, make durable what it has taken, and end,
+// which is no error of Run. It returns when Run no longer leads, or when ctx
+// ends: then what was taken may still be under way.
+func (l *Leader) Retire(ctx context.Context) {
+	l.retired.Do(func() { close(l.retire) })
+	select {
+	case <-l.ended:
+	case <-ctx.Done():
+	}
 }
 
 func (l *Leader) end(cause error) {
@@ -205,8 +253,15 @@ func (l *Leader) do(ctx context.Context, f func(*loop)) error {
 		return ErrNotLeading
 	}
 	select {
+	case <-l.retire:
+		return ErrNotLeading
+	default:
+	}
+	select {
 	case l.inputs <- f:
 		return nil
+	case <-l.retire:
+		return ErrNotLeading
 	case <-l.stopped:
 		return ErrNotLeading
 	case <-ctx.Done():
@@ -235,7 +290,7 @@ func (l *Leader) Query(ctx context.Context, f func(*ledger.Ledger)) error {
 }
 
 // Followed waits until the history holds everything that was acknowledged
-// before the call.
+// before the call. It fails with ErrInterrupted when the leader ends first.
 func (l *Leader) Followed(ctx context.Context) error {
 	return l.followed.wait(ctx, l.recent.committed.get(), l.ended)
 }
@@ -263,22 +318,30 @@ func (p *position) get() uint64 {
 	return p.reached
 }
 
+// at returns nil if the position has reached a sequence, else a channel that is
+// closed when it next rises.
+func (p *position) at(sequence uint64) (risen <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reached >= sequence {
+		return nil
+	}
+	if p.risen == nil {
+		p.risen = make(chan struct{})
+	}
+	return p.risen
+}
+
 func (p *position) wait(ctx context.Context, sequence uint64, ended <-chan struct{}) error {
 	for {
-		p.mu.Lock()
-		if p.reached >= sequence {
-			p.mu.Unlock()
+		risen := p.at(sequence)
+		if risen == nil {
 			return nil
 		}
-		if p.risen == nil {
-			p.risen = make(chan struct{})
-		}
-		risen := p.risen
-		p.mu.Unlock()
 		select {
 		case <-risen:
 		case <-ended:
-			return ErrNotLeading
+			return ErrInterrupted
 		case <-ctx.Done():
 			return ctx.Err()
 		}

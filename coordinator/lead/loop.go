@@ -27,6 +27,10 @@ const (
 	// catchUpInterval is how often the loop looks for subscriptions behind
 	// that have room again.
 	catchUpInterval = 100 * time.Millisecond
+	// presume is how long a new leader leaves what was owed before it to
+	// workers that may have it in hand: those of slots that are another's by
+	// now say so when they attach, which may be after the other has.
+	presume = 500 * time.Millisecond
 )
 
 // loop is the goroutine that owns a partition: every field is its own.
@@ -46,6 +50,7 @@ type loop struct {
 	looking  bool            // somebody is behind: the ticker of catching up runs
 	broken   error           // what is wrong with the log, once a read has shown it
 	room     room
+	retiring bool // nothing more is taken; what was is made durable
 }
 
 // resolution is what became of the block in flight.
@@ -63,11 +68,12 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 		resolved: make(chan resolution, 1),
 		room:     room{written: state.Sequence()},
 	}
+	earliest := time.Now().Add(presume).UnixMilli()
 	for _, s := range state.Subscriptions() {
 		loop.dispatch.Put(s.Number)
 		loop.dispatch.SetPace(s.Number, s.Pace())
 		for o := range s.Outstanding() {
-			loop.dispatch.Owe(ledger.Delivery{Subscription: s.Number, Position: o.Position}, o.Attempts, o.Next.UnixMilli())
+			loop.dispatch.Owe(ledger.Delivery{Subscription: s.Number, Position: o.Position}, o.Attempts, max(earliest, o.Next.UnixMilli()))
 		}
 	}
 	return loop
@@ -97,6 +103,9 @@ func (l *loop) run(ctx context.Context) error {
 		if err := l.advance(); err != nil {
 			return err
 		}
+		if l.retiring && l.flight == nil && l.pending.empty() {
+			return errRetired
+		}
 		more := l.send()
 		l.setWake(wake, more)
 		l.lookBehind(behind)
@@ -112,14 +121,19 @@ func (l *loop) step(ctx context.Context, wake *time.Timer, behind, retain *time.
 	if l.flight != nil {
 		appended = l.flight.appended
 	}
+	retire := l.leader.retire
+	if l.retiring {
+		retire = nil
+	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-retire:
+		l.retiring = true
+		l.takeInputs()
 	case input := <-l.leader.inputs:
 		input(l)
-		for range len(l.leader.inputs) {
-			(<-l.leader.inputs)(l)
-		}
+		l.takeInputs()
 	case err := <-appended:
 		return l.answered(ctx, err)
 	case r := <-l.resolved:
@@ -133,6 +147,19 @@ func (l *loop) step(ctx context.Context, wake *time.Timer, behind, retain *time.
 	case <-wake.C:
 	}
 	return l.broken
+}
+
+// silent reports whether the log has not answered for so long that nobody
+// should begin to wait for it.
+func (l *loop) silent() bool {
+	return l.flight != nil && time.Since(l.flight.began) >= l.leader.config.Patience
+}
+
+// takeInputs takes the inputs that wait.
+func (l *loop) takeInputs() {
+	for range len(l.leader.inputs) {
+		(<-l.leader.inputs)(l)
+	}
 }
 
 // advance appends the next block if none is in flight and there is one.
@@ -246,7 +273,7 @@ func (l *loop) setWake(wake *time.Timer, now bool) {
 		wake.Reset(0)
 		return
 	}
-	if at, ok := l.dispatch.Wake(); ok {
+	if at, ok := l.dispatch.Wake(); ok && !l.retiring {
 		wake.Reset(max(0, time.Until(time.UnixMilli(at))))
 		return
 	}
@@ -270,6 +297,9 @@ func (l *loop) lookBehind(ticker *time.Ticker) {
 
 // send hands out what is due, and reports whether there may be more.
 func (l *loop) send() (more bool) {
+	if l.retiring {
+		return false // the next leader does
+	}
 	now, sent := time.Now().UnixMilli(), 0
 	for sent < sendsPerTurn {
 		sends := l.dispatch.Next(now, sendsPerTurn)
@@ -359,20 +389,25 @@ func (l *loop) unreadable(sequence uint64, err error) {
 }
 
 // failPending answers everybody who still waits. What is in flight may be in
-// the log or not: a producer that repeats its event with the same id is safe.
+// the log or not (ErrInterrupted): a producer that repeats its event with the
+// same id is safe. What was only pending is not.
 func (l *loop) failPending() {
 	if b := l.flight; b != nil {
 		for _, c := range b.changes {
-			c.done <- ErrNotLeading
+			c.done <- ErrInterrupted
 		}
 		for _, e := range append(b.events, b.repeats...) {
-			e.call.fail(ErrNotLeading)
+			e.call.fail(ErrInterrupted)
 		}
 	}
 	for _, c := range l.pending.changes {
 		c.done <- ErrNotLeading
 	}
 	for _, e := range l.pending.events {
-		e.call.fail(ErrNotLeading)
+		if e.call.begun {
+			e.call.fail(ErrInterrupted)
+		} else {
+			e.call.fail(ErrNotLeading)
+		}
 	}
 }

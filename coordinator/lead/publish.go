@@ -2,6 +2,7 @@ package lead
 
 import (
 	"context"
+	"time"
 
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
@@ -23,7 +24,11 @@ func (l *Leader) Publish(ctx context.Context, events []*linkv1.LoggedEvent) (*Pu
 	}
 	call := &publishCall{duplicates: make([]bool, len(events)), left: len(events), done: make(chan error, 1)}
 	err := l.do(ctx, func(loop *loop) {
-		if err := loop.refusal(); err != nil {
+		err := loop.refusal()
+		if err == nil && loop.silent() {
+			err = ErrNoAnswer
+		}
+		if err != nil {
 			call.fail(err)
 			return
 		}
@@ -58,11 +63,16 @@ func (p *Publishing) Wait(ctx context.Context) (duplicates []bool, err error) {
 }
 
 // await returns what the loop answers. When the leadership ends the loop
-// answers everybody it knows; a call it has not seen is answered here.
+// answers everybody it knows; a call it has not seen is answered here. A log
+// that does not answer is waited for as long as Patience.
 func (l *Leader) await(ctx context.Context, done <-chan error) error {
+	patience := time.NewTimer(l.config.Patience)
+	defer patience.Stop()
 	select {
 	case err := <-done:
 		return err
+	case <-patience.C:
+		return ErrNoAnswer
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-l.ended:
@@ -105,8 +115,12 @@ func (l *Leader) change(ctx context.Context, c *change) error {
 	done := make(chan error, 1)
 	c.done = done
 	err := l.do(ctx, func(loop *loop) {
-		if loop.pending.full {
+		switch {
+		case loop.pending.full:
 			done <- eventlog.ErrNoSpace
+			return
+		case loop.silent():
+			done <- ErrNoAnswer
 			return
 		}
 		loop.pending.changes = append(loop.pending.changes, c)

@@ -59,7 +59,7 @@ func (l *Leader) Attach(stream Stream, hello *linkv1.Hello) error {
 		outbox:  newQueue[message](),
 	}
 	credit := dispatch.NewCredit(hello.GetCreditCount(), hello.GetCreditBytes())
-	if err := l.call(ctx, func(loop *loop) { loop.attach(s, credit) }); err != nil {
+	if err := l.call(ctx, func(loop *loop) { loop.attach(s, credit, hello.GetInHand()) }); err != nil {
 		return unavailable(err)
 	}
 	received := make(chan error, 1)
@@ -202,12 +202,13 @@ func (s *session) endpoint(number ledger.Number, stored *linkv1.StoredSubscripti
 	return endpoint
 }
 
-// attach begins a session.
-func (l *loop) attach(s *session, credit dispatch.Credit) {
+// attach begins a session of a worker that has something in hand already.
+func (l *loop) attach(s *session, credit dispatch.Credit, inHand []*linkv1.DeliveryRef) {
 	l.lastID++
 	s.id = l.lastID
 	l.sessions[s.id] = s
 	l.dispatch.Attach(s.id, s.worker, credit)
+	l.dispatch.Keep(s.id, deliveriesOf(inHand))
 	l.leader.logger.Info("worker attached", "worker", s.worker.ID, "session", s.id)
 	s.putResponse(&linkv1.AttachResponse{Message: &linkv1.AttachResponse_Welcome{Welcome: &linkv1.Welcome{
 		Epoch:             l.ledger.Epoch(),
@@ -235,14 +236,7 @@ func (l *loop) endSessions() {
 // claim gives a slot to a session.
 func (l *loop) claim(s *session, claim *linkv1.Claim) {
 	slot := int(claim.GetSlot())
-	inHand := make([]ledger.Delivery, 0, len(claim.GetInHand()))
-	for _, ref := range claim.GetInHand() {
-		inHand = append(inHand, ledger.Delivery{
-			Subscription: ledger.Number(ref.GetSubscription()),
-			Position:     ledger.Position{Sequence: ref.GetSequence(), Index: ref.GetIndex()},
-		})
-	}
-	if l.sessions[s.id] == nil || !l.dispatch.Claim(s.id, slot, claim.GetEpoch(), inHand) {
+	if l.sessions[s.id] == nil || !l.dispatch.Claim(s.id, slot, claim.GetEpoch(), deliveriesOf(claim.GetInHand())) {
 		l.leader.logger.Warn("a claim was refused", "worker", s.worker.ID, "slot", slot, "epoch", claim.GetEpoch())
 		s.cancel()
 		return
@@ -256,6 +250,17 @@ func (l *loop) claim(s *session, claim *linkv1.Claim) {
 		members = append(members, l.ledger.Subscription(number))
 	}
 	s.snapshot(slot, claim.GetEpoch(), members)
+}
+
+func deliveriesOf(refs []*linkv1.DeliveryRef) []ledger.Delivery {
+	deliveries := make([]ledger.Delivery, 0, len(refs))
+	for _, ref := range refs {
+		deliveries = append(deliveries, ledger.Delivery{
+			Subscription: ledger.Number(ref.GetSubscription()),
+			Position:     ledger.Position{Sequence: ref.GetSequence(), Index: ref.GetIndex()},
+		})
+	}
+	return deliveries
 }
 
 // release takes a slot from a session.

@@ -69,15 +69,26 @@ func (l *Leader) Accepts(ctx context.Context) error {
 	return refusal
 }
 
-// Problem says what is wrong with the space of the partition's log, and of no
-// other; nothing if nothing is.
+// Problem says what is wrong with the partition's log and its space, and with
+// no other's; nothing if nothing is.
 func (l *Leader) Problem(ctx context.Context) (problem string, err error) {
 	err = l.call(ctx, func(loop *loop) {
-		if loop.pending.full || loop.room.full {
+		switch {
+		case loop.pending.full || loop.room.full:
 			problem = loop.refusal().Error()
+		case loop.silent():
+			problem = fmt.Sprintf("the log of partition %d has not answered for %v: events are refused",
+				l.config.Partition, time.Since(loop.flight.began).Round(time.Second))
 		}
 	})
 	return problem, err
+}
+
+// Silent reports whether the log has left an append without an answer for
+// Config.Patience: then nothing more is taken.
+func (l *Leader) Silent(ctx context.Context) (silent bool, err error) {
+	err = l.call(ctx, func(loop *loop) { silent = loop.silent() })
+	return silent, err
 }
 
 // heedSpace is asked before each block: it gives up what must not be written

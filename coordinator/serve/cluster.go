@@ -3,12 +3,31 @@ package serve
 import (
 	"context"
 	"fmt"
+	"sync"
+	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
+
+// describeTimeout bounds asking one leader how its partition is.
+const describeTimeout = 2 * time.Second
+
+// askLeader asks the leader of the partition that a request is about, wherever
+// it is.
+func askLeader[Q, R any](ctx context.Context, s *Server, method string, request *Q, here func(context.Context, *Q) (*R, error)) (*R, error) {
+	answer, err := s.Route(ctx, request, &grpc.UnaryServerInfo{Server: s, FullMethod: method},
+		func(ctx context.Context, _ any) (any, error) {
+			response, err := here(ctx, request)
+			return response, statusOf(err)
+		})
+	response, _ := answer.(*R)
+	return response, err
+}
 
 // DescribeCluster implements ClusterService.
 func (s *Server) DescribeCluster(ctx context.Context, _ *fanfarev1.DescribeClusterRequest) (*fanfarev1.Cluster, error) {
@@ -16,32 +35,20 @@ func (s *Server) DescribeCluster(ctx context.Context, _ *fanfarev1.DescribeClust
 	if err != nil {
 		return nil, err
 	}
+	leaders := s.describePartitions(ctx, cluster.GetPartitions())
 	type place struct{ partition, slot int32 }
 	owned := make(map[place]*fanfarev1.Shard)
 	for _, shard := range cluster.GetShards() {
 		owned[place{shard.GetPartition(), shard.GetSlot()}] = shard
 	}
-	for i, partition := range cluster.GetPartitions() {
-		leader, err := s.Directory.Leader(int(partition.GetId()))
-		if err != nil {
-			if partition.GetLeader() == "" && s.Directory.Halted(int(partition.GetId())) == nil {
-				cluster.Problems = append(cluster.Problems, fmt.Sprintf("partition %d has no leader", partition.GetId()))
-			}
+	for i, answer := range leaders {
+		cluster.Problems = append(cluster.Problems, answer.GetProblems()...)
+		if answer.GetPartition() == nil {
 			continue
 		}
-		described, shards, err := leader.Describe(ctx)
-		if err != nil {
-			cluster.Problems = append(cluster.Problems, fmt.Sprintf("partition %d: %v", partition.GetId(), err))
-			continue
-		}
-		if PartitionOf(DefaultTenant, s.Directory.Partitions()) == int(partition.GetId()) {
-			described.Tenants++ // it is there without having been put
-		}
-		if problem, err := leader.Problem(ctx); err == nil && problem != "" {
-			cluster.Problems = append(cluster.Problems, problem)
-		}
-		cluster.Partitions[i] = described
-		for _, shard := range shards {
+		answer.Partition.Chosen = cluster.GetPartitions()[i].GetChosen()
+		cluster.Partitions[i] = answer.GetPartition()
+		for _, shard := range answer.GetShards() {
 			// What the cluster says of owners is what counts: the leader
 			// learns it when the owner attaches.
 			if known := owned[place{shard.GetPartition(), shard.GetSlot()}]; known != nil {
@@ -59,13 +66,73 @@ func (s *Server) DescribeCluster(ctx context.Context, _ *fanfarev1.DescribeClust
 	return cluster, nil
 }
 
+// describePartitions asks all leaders at once how their partitions are. What
+// one does not answer in time is a problem.
+func (s *Server) describePartitions(ctx context.Context, partitions []*fanfarev1.Partition) []*linkv1.DescribePartitionResponse {
+	answers := make([]*linkv1.DescribePartitionResponse, len(partitions))
+	var asking sync.WaitGroup
+	for i, partition := range partitions {
+		asking.Go(func() {
+			id := int(partition.GetId())
+			if _, err := s.Directory.Leader(id); err != nil && partition.GetLeader() == "" {
+				answers[i] = new(linkv1.DescribePartitionResponse)
+				if s.Directory.Halted(id) == nil { // else that is a problem already
+					answers[i].Problems = []string{fmt.Sprintf("partition %d has no leader", id)}
+				}
+				return
+			}
+			bounded, cancel := context.WithTimeout(ctx, describeTimeout)
+			defer cancel()
+			request := &linkv1.DescribePartitionRequest{Partition: partition.GetId()}
+			answer, err := askLeader(bounded, s, linkv1.PartitionService_DescribePartition_FullMethodName, request, s.DescribePartition)
+			if err != nil {
+				answer = &linkv1.DescribePartitionResponse{
+					Problems: []string{fmt.Sprintf("partition %d: %s", id, status.Convert(err).Message())},
+				}
+			}
+			answers[i] = answer
+		})
+	}
+	asking.Wait()
+	return answers
+}
+
+// DescribePartition implements PartitionService.
+func (s *Server) DescribePartition(ctx context.Context, request *linkv1.DescribePartitionRequest) (*linkv1.DescribePartitionResponse, error) {
+	leader, err := s.Directory.Leader(int(request.GetPartition()))
+	if err != nil {
+		return nil, err
+	}
+	response := new(linkv1.DescribePartitionResponse)
+	response.Partition, response.Shards, err = leader.Describe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.hasDefault(int(request.GetPartition())) {
+		response.Partition.Tenants++ // it is there without having been put
+	}
+	if problem, err := leader.Problem(ctx); err == nil && problem != "" {
+		response.Problems = append(response.Problems, problem)
+	}
+	return response, nil
+}
+
+// DrainMember implements ClusterService.
+func (s *Server) DrainMember(ctx context.Context, request *fanfarev1.DrainMemberRequest) (*fanfarev1.Member, error) {
+	if request.GetMember() == "" {
+		return nil, invalid("member", "is empty")
+	}
+	return s.Directory.Drain(ctx, request.GetMember(), !request.GetUndo())
+}
+
 // Readiness says whether a process serves, and what is wrong.
 type Readiness struct {
 	Serves   bool
 	Problems []string // also of a process that serves
 }
 
-// Ready reports whether every partition that this process should lead is led.
+// Ready reports whether every partition is led, and those that are led here
+// answer.
 // Those that are halted do not count, as long as there are others: no other
 // process could serve them, and the others are served.
 func (s *Server) Ready(ctx context.Context) Readiness {
@@ -90,6 +157,9 @@ func (s *Server) Ready(ctx context.Context) Readiness {
 func (s *Server) answers(ctx context.Context, partition int) error {
 	leader, err := s.Directory.Leader(partition)
 	if err != nil {
+		if s.Directory.LedElsewhere(partition) {
+			return nil
+		}
 		return err
 	}
 	if err := leader.Query(ctx, func(*ledger.Ledger) {}); err != nil {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/fanfare-dev/fanfare/coordinator/lead"
+	"github.com/fanfare-dev/fanfare/coordinator/route"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
 	"github.com/fanfare-dev/fanfare/internal/history"
 )
@@ -21,6 +22,7 @@ import (
 // How long a client should wait before it tries again.
 const (
 	retryUnavailable = 500 * time.Millisecond
+	retryNoAnswer    = 2 * time.Second
 	retryNoSpace     = 10 * time.Second
 )
 
@@ -44,6 +46,9 @@ func (e *Error) Error() string {
 func invalid(field, format string, args ...any) error {
 	return &Error{codes.InvalidArgument, field, fmt.Sprintf(format, args...)}
 }
+
+// NotFound says that there is no such thing.
+func NotFound(what, name string) error { return notFound(what, name) }
 
 func notFound(what, name string) error {
 	return &Error{codes.NotFound, "", fmt.Sprintf("%s %q does not exist", what, name)}
@@ -78,8 +83,13 @@ func statusOf(err error) error {
 		return status.Error(codes.Canceled, "the call was cancelled")
 	case errors.Is(err, context.DeadlineExceeded):
 		return status.Error(codes.DeadlineExceeded, "the deadline passed before the log answered; what was sent may be durable or not")
-	case errors.Is(err, lead.ErrNotLeading), errors.Is(err, lead.ErrFenced):
-		return withRetry(codes.Unavailable, "the partition has no leader here just now; try again", retryUnavailable)
+	case errors.Is(err, lead.ErrInterrupted), errors.Is(err, lead.ErrFenced):
+		return route.Unavailable(route.ReasonLeaderMoved,
+			"the partition's leader ended while the call was under way: it may have been done or not; try again")
+	case errors.Is(err, lead.ErrNotLeading):
+		return route.Unavailable(route.ReasonNotLeader, "the partition has no leader here just now; try again")
+	case errors.Is(err, lead.ErrNoAnswer):
+		return withRetry(codes.Unavailable, "the log does not answer just now: it may have been done or not; try again", retryNoAnswer)
 	case errors.Is(err, errBehind):
 		return withRetry(codes.Unavailable, "the history has not caught up with what was published; try again", retryUnavailable)
 	case errors.Is(err, lead.ErrFull):

@@ -47,7 +47,15 @@ func TestStatusOf(t *testing.T) {
 		},
 		{
 			"fenced", lead.ErrFenced, codes.Unavailable,
-			"the partition has no leader here just now; try again", "", 500 * time.Millisecond,
+			"the partition's leader ended while the call was under way: it may have been done or not; try again", "", 500 * time.Millisecond,
+		},
+		{
+			"interrupted", fmt.Errorf("doing: %w", lead.ErrInterrupted), codes.Unavailable,
+			"the partition's leader ended while the call was under way: it may have been done or not; try again", "", 500 * time.Millisecond,
+		},
+		{
+			"no answer", lead.ErrNoAnswer, codes.Unavailable,
+			"the log does not answer just now: it may have been done or not; try again", "", 2 * time.Second,
 		},
 		{
 			"the history is behind", errBehind, codes.Unavailable,
@@ -97,6 +105,7 @@ func detailsOf(t *testing.T, s *status.Status) (field string, retry time.Duratio
 			field = d.GetFieldViolations()[0].GetField()
 		case *errdetails.RetryInfo:
 			retry = d.GetRetryDelay().AsDuration()
+		case *errdetails.ErrorInfo: // for coordinators; see package route
 		default:
 			t.Fatalf("unexpected detail %T", d)
 		}

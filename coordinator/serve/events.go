@@ -200,7 +200,7 @@ func logEvent(tenant ledger.TenantID, given *fanfarev1.Event, now time.Time) (*l
 	}
 	generated := event.GetId() == ""
 	if generated {
-		id, err := newID("evt_")
+		id, err := NewEventID()
 		if err != nil {
 			return nil, err
 		}

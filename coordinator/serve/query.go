@@ -19,11 +19,11 @@ import (
 // routes says which query parameters each route of the REST gateway takes. The
 // gateway itself passes over those it does not know, so that a filter with a
 // slip in its name would select everything.
-type routes map[string]route // :: by routeKey
+type routes map[string]restRoute // :: by routeKey
 
-// route is what the query of a route may set: the request's fields, except
+// restRoute is what the query of a route may set: the request's fields, except
 // those that its path or its body does.
-type route struct {
+type restRoute struct {
 	request protoreflect.MessageDescriptor
 	body    string   // the field it is; `*`: all that are not in the path
 	path    []string // fields
@@ -56,7 +56,7 @@ func (r routes) add(method protoreflect.MethodDescriptor) {
 	}
 	for _, binding := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
 		verb, template := patternOf(binding)
-		r[routeKey(verb, template)] = route{method.Input(), binding.GetBody(), variables(template)}
+		r[routeKey(verb, template)] = restRoute{method.Input(), binding.GetBody(), variables(template)}
 	}
 }
 
@@ -112,7 +112,7 @@ func (r routes) check(verb, template string, query url.Values) error {
 
 // takes reports whether a name, such as page_size or pageSize, leads to a field
 // that a query may set.
-func (r route) takes(name string) bool {
+func (r restRoute) takes(name string) bool {
 	if r.body == "*" {
 		return false
 	}
@@ -135,7 +135,7 @@ func (r route) takes(name string) bool {
 }
 
 // list names what the route takes.
-func (r route) list() string {
+func (r restRoute) list() string {
 	var names []string
 	for i := range r.request.Fields().Len() {
 		if name := r.request.Fields().Get(i).JSONName(); r.takes(name) {

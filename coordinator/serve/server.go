@@ -44,9 +44,13 @@ type Directory interface {
 	// Halted returns why a partition cannot be served from the data there is,
 	// and what to do; nil if it can.
 	Halted(partition int) error
+	// LedElsewhere reports whether another process leads a partition.
+	LedElsewhere(partition int) bool
 	// Describe returns the members, shards and engines as the cluster has
 	// them, and the partitions without what only their leaders know.
 	Describe(ctx context.Context) (*fanfarev1.Cluster, error)
+	// Drain says whether a member is to be given nothing, and returns it.
+	Drain(ctx context.Context, member string, drain bool) (*fanfarev1.Member, error)
 }
 
 // URLPolicy says which endpoints may be subscribed.
@@ -68,6 +72,9 @@ type Config struct {
 	URLs      URLPolicy
 	Secrets   Sealer
 	Logger    *slog.Logger
+	// Route brings what is about a partition to its leader; nil: all are led
+	// here.
+	Route grpc.UnaryServerInterceptor
 }
 
 // Server is the API: every service of package fanfare.v1, and the workers'
@@ -79,12 +86,20 @@ type Server struct {
 	fanfarev1.UnimplementedTenantServiceServer
 	fanfarev1.UnimplementedClusterServiceServer
 	linkv1.UnimplementedLinkServiceServer
+	linkv1.UnimplementedPartitionServiceServer
 
 	Config
 }
 
 // New returns the API.
-func New(config Config) *Server { return &Server{Config: config} }
+func New(config Config) *Server {
+	if config.Route == nil {
+		config.Route = func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			return handler(ctx, request)
+		}
+	}
+	return &Server{Config: config}
+}
 
 // Register adds all services to a gRPC server.
 func (s *Server) Register(to grpc.ServiceRegistrar) {
@@ -94,6 +109,7 @@ func (s *Server) Register(to grpc.ServiceRegistrar) {
 	fanfarev1.RegisterTenantServiceServer(to, s)
 	fanfarev1.RegisterClusterServiceServer(to, s)
 	linkv1.RegisterLinkServiceServer(to, s)
+	linkv1.RegisterPartitionServiceServer(to, s)
 }
 
 // leader returns the leader of a tenant that exists.
@@ -140,6 +156,9 @@ func pageOf(size int32, token string) (history.Page, error) {
 	}
 	return history.Page{Size: int(min(size, maxPageSize)), Token: token}, nil
 }
+
+// NewEventID returns a new id for an event whose producer gave it none.
+func NewEventID() (string, error) { return newID("evt_") }
 
 // newID returns a new id that sorts by the time it was made.
 func newID(prefix string) (string, error) {

@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"fmt"
 	"slices"
+	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -75,42 +77,66 @@ func (s *Server) ListTenants(ctx context.Context, request *fanfarev1.ListTenants
 	if err != nil {
 		return nil, history.ErrPageToken
 	}
-	all := map[ledger.TenantID]*fanfarev1.Tenant{DefaultTenant: showTenant(DefaultTenant, nil)}
-	for partition := range s.Directory.Partitions() {
-		leader, err := s.Directory.Leader(partition)
-		if err != nil {
-			return nil, err
-		}
-		err = leader.Query(ctx, func(l *ledger.Ledger) {
-			for _, id := range l.Tenants() {
-				all[id] = showTenant(id, l.Tenant(id))
-			}
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
 	response := new(fanfarev1.ListTenantsResponse)
-	for _, id := range sortedAfter(all, ledger.TenantID(after)) {
-		if len(response.GetTenants()) == page.Size {
-			last := response.GetTenants()[page.Size-1].GetName()[len("tenants/"):]
-			response.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(last))
-			break
-		}
-		response.Tenants = append(response.Tenants, all[id])
+	response.Tenants, err = s.allTenants(ctx, string(after), page.Size+1)
+	if err != nil {
+		return nil, err
+	}
+	if len(response.GetTenants()) > page.Size {
+		response.Tenants = response.GetTenants()[:page.Size]
+		last := response.GetTenants()[page.Size-1].GetName()[len("tenants/"):]
+		response.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(last))
 	}
 	return response, nil
 }
 
-func sortedAfter(all map[ledger.TenantID]*fanfarev1.Tenant, after ledger.TenantID) []ledger.TenantID {
-	var ids []ledger.TenantID
-	for id := range all {
-		if id > after {
-			ids = append(ids, id)
-		}
+// allTenants returns the first tenants after an id, gathered from the leaders
+// of all partitions.
+func (s *Server) allTenants(ctx context.Context, after string, most int) ([]*fanfarev1.Tenant, error) {
+	pages := make([][]*fanfarev1.Tenant, s.Directory.Partitions())
+	group, ctx := errgroup.WithContext(ctx)
+	for partition := range pages {
+		group.Go(func() error {
+			request := &linkv1.ListPartitionTenantsRequest{
+				Partition: int32(partition), After: after, PageSize: int32(most), //nolint:gosec // few of both
+			}
+			response, err := askLeader(ctx, s, linkv1.PartitionService_ListPartitionTenants_FullMethodName, request, s.ListPartitionTenants)
+			pages[partition] = response.GetTenants()
+			return err
+		})
 	}
-	slices.Sort(ids)
-	return ids
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	all := slices.Concat(pages...)
+	slices.SortFunc(all, func(a, b *fanfarev1.Tenant) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return all[:min(most, len(all))], nil
+}
+
+// ListPartitionTenants implements PartitionService.
+func (s *Server) ListPartitionTenants(ctx context.Context, request *linkv1.ListPartitionTenantsRequest) (*linkv1.ListPartitionTenantsResponse, error) {
+	leader, err := s.Directory.Leader(int(request.GetPartition()))
+	if err != nil {
+		return nil, err
+	}
+	after := ledger.TenantID(request.GetAfter())
+	response := new(linkv1.ListPartitionTenantsResponse)
+	err = leader.Query(ctx, func(l *ledger.Ledger) {
+		ids := slices.DeleteFunc(slices.Clone(l.Tenants()), func(id ledger.TenantID) bool { return id <= after })
+		if s.hasDefault(int(request.GetPartition())) && DefaultTenant > after && !slices.Contains(ids, DefaultTenant) {
+			ids = append(ids, DefaultTenant) // it is there without having been put
+		}
+		slices.Sort(ids)
+		for _, id := range ids[:min(len(ids), int(max(request.GetPageSize(), 0)))] {
+			response.Tenants = append(response.Tenants, showTenant(id, l.Tenant(id)))
+		}
+	})
+	return response, err
+}
+
+// hasDefault reports whether the default tenant is in a partition.
+func (s *Server) hasDefault(partition int) bool {
+	return PartitionOf(DefaultTenant, s.Directory.Partitions()) == partition
 }
 
 // DeleteTenant implements TenantService.

@@ -15,8 +15,11 @@ import (
 //	partitions/<p>/owner      MemberID       on the owner's lease
 //	partitions/<p>/ready      PartitionReady on the owner's lease
 //	partitions/<p>/known      PartitionKnown on no lease
+//	partitions/<p>/chosen     MemberID       on the lease of the coordinator that should lead it
+//	unfit/<p>/<id>            MemberID       on the lease of a coordinator that cannot lead it just now
 //	shards/<p>/<slot>         MemberID       on the worker's lease
 //	assigner                  MemberID       on the assigner's lease
+//	drains/<id>               MemberID       on no lease, while the member is to have nothing
 //	shape                     Shape          on no lease
 //	secrets                   a fingerprint  on no lease
 const (
@@ -26,12 +29,19 @@ const (
 	PartitionsPrefix = "partitions/"
 	// ShardsPrefix is what every shard's key begins with.
 	ShardsPrefix = "shards/"
+	// UnfitPrefix is what the keys begin with under which coordinators say
+	// which partitions they cannot lead.
+	UnfitPrefix = "unfit/"
+	// DrainsPrefix is what the keys of members begin with that are to be
+	// given nothing.
+	DrainsPrefix = "drains/"
 	// AssignerKey is held by the coordinator that assigns shards.
 	AssignerKey = "assigner"
 
-	ownerSuffix = "/owner"
-	readySuffix = "/ready"
-	knownSuffix = "/known"
+	ownerSuffix  = "/owner"
+	readySuffix  = "/ready"
+	knownSuffix  = "/known"
+	chosenSuffix = "/chosen"
 )
 
 // MemberID names one process. It must not contain a slash.
@@ -113,6 +123,22 @@ func PartitionKnownKey(partition int) string {
 	return PartitionsPrefix + strconv.Itoa(partition) + knownSuffix
 }
 
+// PartitionChosenKey is the key that says which coordinator should lead the
+// partition. Whoever leads it meanwhile hands it over.
+func PartitionChosenKey(partition int) string {
+	return PartitionsPrefix + strconv.Itoa(partition) + chosenSuffix
+}
+
+// UnfitKey is there while a coordinator cannot lead a partition.
+func UnfitKey(partition int, id MemberID) string {
+	return UnfitPrefix + strconv.Itoa(partition) + "/" + string(id)
+}
+
+// DrainKey is there while a member is to be given nothing.
+func DrainKey(id MemberID) string {
+	return DrainsPrefix + string(id)
+}
+
 // ShardKey is the key of a shard's owner.
 func ShardKey(shard Shard) string {
 	return ShardsPrefix + shard.String()
@@ -137,6 +163,25 @@ func ParsePartitionOwnerKey(key string) (partition int, ok bool) {
 // ParsePartitionReadyKey is the inverse of PartitionReadyKey.
 func ParsePartitionReadyKey(key string) (partition int, ok bool) {
 	return parsePartition(key, readySuffix)
+}
+
+// ParsePartitionChosenKey is the inverse of PartitionChosenKey.
+func ParsePartitionChosenKey(key string) (partition int, ok bool) {
+	return parsePartition(key, chosenSuffix)
+}
+
+// ParseUnfitKey is the inverse of UnfitKey.
+func ParseUnfitKey(key string) (partition int, id MemberID, ok bool) {
+	rest, found := strings.CutPrefix(key, UnfitPrefix)
+	number, name, split := strings.Cut(rest, "/")
+	partition, numeric := parseNumber(number)
+	return partition, MemberID(name), found && split && numeric && name != "" && !strings.Contains(name, "/")
+}
+
+// ParseDrainKey is the inverse of DrainKey.
+func ParseDrainKey(key string) (MemberID, bool) {
+	id, found := strings.CutPrefix(key, DrainsPrefix)
+	return MemberID(id), found && id != "" && !strings.Contains(id, "/")
 }
 
 // ParseShardKey is the inverse of ShardKey.

@@ -259,6 +259,38 @@ func (m *Member) drained(ctx context.Context, key string) error {
 	return nil
 }
 
+// undrain takes back what an earlier process of this id was told.
+func (m *Member) undrain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, m.ttl/quarters)
+	defer cancel()
+	return SetDrain(ctx, m.store, m.ID(), false)
+}
+
+// SetDrain says whether a member is to be given nothing, and to lose what it
+// has, as far as there are others. It is up to the assigner to heed it; the
+// member itself is not asked.
+func SetDrain(ctx context.Context, store Store, id MemberID, drain bool) error {
+	key := DrainKey(id)
+	entries, err := store.List(ctx, key)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", key, err)
+	}
+	there := find(entries, key)
+	if drain == (there.Revision > 0) {
+		return nil
+	}
+	if !drain {
+		_, err = store.Delete(ctx, key, there.Revision)
+		return err
+	}
+	value, err := EncodeValue(id)
+	if err != nil {
+		return err
+	}
+	_, _, err = store.Put(ctx, key, value, NoLease, 0)
+	return err
+}
+
 // Leave gives up the lease and everything on it, at once. The member is not
 // alive from the moment of the call, whatever comes of it; if Leave fails, the
 // store ends the lease when its time is over. A Run that goes on meanwhile may
@@ -302,13 +334,20 @@ func (m *Member) gone() bool {
 // does, or when the lease is lost, with ErrLeaseGone as its cause; serve must
 // then give up what it owns and return. The lease is kept until it has: time
 // to drain. Live leaves politely, and returns what serve returned in the life
-// that did not end with the loss of the lease, or nil if ctx ended first.
+// that did not end with the loss of the lease, or nil if ctx ended first. A
+// process that begins to live is no longer to be drained: see SetDrain.
 func Live(ctx context.Context, store Store, config MemberConfig, serve func(context.Context, *Member) error) error {
 	if err := config.Validate(); err != nil {
 		return err
 	}
+	fresh := true
 	for ctx.Err() == nil {
 		m, err := Join(ctx, store, config)
+		if err == nil && fresh {
+			if err = m.undrain(ctx); err != nil {
+				m.abandon(ctx)
+			}
+		}
 		if err != nil {
 			if ctx.Err() == nil {
 				config.Logger.WarnContext(ctx, "cannot join the cluster", "member", config.Info.ID, "error", err)
@@ -316,6 +355,7 @@ func Live(ctx context.Context, store Store, config MemberConfig, serve func(cont
 			}
 			continue
 		}
+		fresh = false
 		lost, err := m.serve(ctx, serve)
 		if !lost {
 			return err

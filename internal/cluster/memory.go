@@ -24,6 +24,7 @@ type Memory struct {
 	lastLease LeaseID            // guarded by mu
 	leases    map[LeaseID]*lease // guarded by mu; those that have not ended
 	changed   chan struct{}      // guarded by mu; closed, and replaced, at each revision
+	down      bool               // guarded by mu: no lease ends
 }
 
 // lease is guarded by the mu of its Memory.
@@ -36,6 +37,22 @@ type lease struct {
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
 	return &Memory{leases: make(map[LeaseID]*lease), changed: make(chan struct{})}
+}
+
+// SetDown has the store stand still, as etcd does that has no quorum: no lease
+// ends while it is down, and each has its full ttl again when it is back. It is
+// for the test to Break its clients meanwhile.
+func (m *Memory) SetDown(down bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.down = down
+	for _, held := range m.leases {
+		held.timer.Stop()
+		if !down {
+			held.expires = time.Now().Add(held.ttl)
+			held.timer.Reset(held.ttl)
+		}
+	}
 }
 
 // Client returns a new way to reach the store, for one process.
@@ -74,7 +91,7 @@ func (m *Memory) keepAlive(id LeaseID) error {
 func (m *Memory) expire(id LeaseID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if held, found := m.leases[id]; found && !time.Now().Before(held.expires) {
+	if held, found := m.leases[id]; found && !m.down && !time.Now().Before(held.expires) {
 		m.endLocked(id)
 	}
 }

@@ -116,6 +116,10 @@ func (c *Client) TryPublishTo(coordinator *Coordinator, events ...*fanfarev1.Eve
 	return response.GetResults(), err
 }
 
+// Conn returns the client's connection to a coordinator, for calls that the
+// helpers do not make.
+func (c *Client) Conn(coordinator *Coordinator) *grpc.ClientConn { return c.conn(coordinator) }
+
 func (c *Client) conn(coordinator *Coordinator) *grpc.ClientConn {
 	for i, other := range c.cluster.Coordinators {
 		if other == coordinator {

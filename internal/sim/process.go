@@ -145,6 +145,31 @@ func (p *process) LoseStore() { p.life.members.Break(cluster.Hang) }
 // FindStore is the inverse of LoseStore.
 func (p *process) FindStore() { p.life.members.Heal() }
 
+// StoreDown takes the store of members and owners down for everybody, or
+// brings it back.
+func (c *Cluster) StoreDown(down bool) {
+	c.members.SetDown(down)
+	for _, p := range c.processes() {
+		if p.life == nil {
+			continue
+		}
+		if down {
+			p.LoseStore()
+		} else {
+			p.FindStore()
+		}
+	}
+}
+
+// LogsDown cuts all coordinators off from the logs, or brings those back.
+func (c *Cluster) LogsDown(down bool) {
+	for _, coordinator := range c.Coordinators {
+		if coordinator.life != nil {
+			coordinator.life.logs.CutOff(down)
+		}
+	}
+}
+
 // Coordinator is one coordinator of the cluster.
 type Coordinator struct {
 	process
@@ -166,13 +191,19 @@ func (c *Coordinator) Start() {
 				Clock:  cluster.MonotonicClock(),
 				Logger: c.cluster.logger.With("process", c.ID),
 			},
-			Cluster:    l.members,
-			Logs:       l.reserve,
-			History:    l.history,
-			Secrets:    c.cluster.secrets,
-			URLs:       c.cluster.policy,
-			Logger:     c.cluster.logger.With("process", c.ID),
-			GRPC:       l.grpc,
+			Cluster: l.members,
+			Logs:    l.reserve,
+			History: l.history,
+			Secrets: c.cluster.secrets,
+			URLs:    c.cluster.policy,
+			Logger:  c.cluster.logger.With("process", c.ID),
+			GRPC:    l.grpc,
+			DialOptions: []grpc.DialOption{
+				grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+					return c.cluster.network.dial(ctx, l.host, address)
+				}),
+			},
 			Partitions: c.cluster.config.Partitions,
 			Slots:      c.cluster.config.Slots,
 			Limits:     c.cluster.config.Limits,

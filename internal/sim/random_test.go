@@ -244,12 +244,16 @@ func (r *randomRun) publish() {
 		_, known := r.published[e.GetId()]
 		_, unsure := r.unsure[e.GetId()]
 		repeated := slices.ContainsFunc(events[:i], func(other *fanfarev1.Event) bool { return other.GetId() == e.GetId() })
-		if results[i].GetDuplicate() != (known || repeated) && !unsure {
+		// One coordinator after the other is called, and may itself have called
+		// a leader that ended: so what this call has stored may have been there
+		// when it was answered.
+		again := len(r.c.Coordinators) > 1 && results[i].GetDuplicate()
+		if results[i].GetDuplicate() != (known || repeated) && !unsure && !again {
 			r.t.Errorf("publishing %s: duplicate is %v; it was published: %v", e.GetId(), results[i].GetDuplicate(), known)
 		}
 		r.published[e.GetId()] = e.GetType()
 		delete(r.unsure, e.GetId())
-		if results[i].GetDuplicate() {
+		if results[i].GetDuplicate() && (known || repeated || unsure) {
 			continue // owed to who was there then
 		}
 		r.match(e, func(w *wanting) { w.owed[e.GetId()] = true })
@@ -272,18 +276,26 @@ func (r *randomRun) faultOfLog() {
 	}
 	switch r.random.IntN(4) {
 	case 0:
-		c.RefuseEvents(true)
+		r.refuseEvents(true) // at all of them: each hands events on to who leads
 		_, err := r.c.Client.TryPublishTo(c, sim.Event("never", "ping"))
 		if err == nil {
 			r.t.Error("an event was taken without space for it")
 		}
-		c.RefuseEvents(false)
+		r.refuseEvents(false)
 	case 1:
 		c.Log().RefuseForSpace(true)
 		sim.Pass(time.Duration(r.random.IntN(5)) * time.Second)
 		c.Log().RefuseForSpace(false)
 	default:
 		c.Log().FailNext(0, eventlog.Fault(1+r.random.IntN(4)))
+	}
+}
+
+func (r *randomRun) refuseEvents(refuse bool) {
+	for _, c := range r.c.Coordinators {
+		if c.Running() {
+			c.RefuseEvents(refuse)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fanfare-dev/fanfare/internal/sim"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
@@ -94,4 +95,14 @@ func leader(t *testing.T, c *sim.Cluster) (leads, other *sim.Coordinator) {
 		}
 	}
 	return leads, other
+}
+
+// awaitLeads waits until a coordinator says that it leads the only partition.
+func awaitLeads(t *testing.T, c *sim.Cluster, coordinator *sim.Coordinator) {
+	t.Helper()
+	c.Await(string(coordinator.ID)+" leads", time.Minute, func() bool {
+		described, err := fanfarev1.NewClusterServiceClient(c.Client.Conn(coordinator)).
+			DescribeCluster(t.Context(), &fanfarev1.DescribeClusterRequest{})
+		return err == nil && described.GetPartitions()[0].GetLeader() == string(coordinator.ID)
+	})
 }

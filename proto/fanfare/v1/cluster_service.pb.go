@@ -59,6 +59,60 @@ func (*DescribeClusterRequest) Descriptor() ([]byte, []int) {
 	return file_fanfare_v1_cluster_service_proto_rawDescGZIP(), []int{0}
 }
 
+type DrainMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the member.
+	Member string `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	// Give it work again.
+	Undo          bool `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainMemberRequest) Reset() {
+	*x = DrainMemberRequest{}
+	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainMemberRequest) ProtoMessage() {}
+
+func (x *DrainMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainMemberRequest.ProtoReflect.Descriptor instead.
+func (*DrainMemberRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_cluster_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DrainMemberRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *DrainMemberRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
 // Cluster is the whole, at one moment.
 type Cluster struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -74,7 +128,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[1]
+	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -86,7 +140,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[1]
+	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -99,7 +153,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_cluster_service_proto_rawDescGZIP(), []int{1}
+	return file_fanfare_v1_cluster_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Cluster) GetMembers() []*Member {
@@ -144,16 +198,24 @@ type Member struct {
 	// `coordinator` or `worker`.
 	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	// Where it serves gRPC; empty for a worker.
-	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
-	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	StartTime     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	Address   string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Version   string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// It is to be given nothing more: it is leaving, or was told to drain.
+	Draining bool `protobuf:"varint,6,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Its share of the work, next to the others'; at least 1.
+	Weight int32 `protobuf:"varint,7,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Partitions it leads, if it is a coordinator.
+	Partitions int32 `protobuf:"varint,8,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	// Shards it owns, if it is a worker.
+	Shards        int32 `protobuf:"varint,9,opt,name=shards,proto3" json:"shards,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[2]
+	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -165,7 +227,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[2]
+	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -178,7 +240,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_cluster_service_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_v1_cluster_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Member) GetId() string {
@@ -216,6 +278,34 @@ func (x *Member) GetStartTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Member) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Member) GetWeight() int32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Member) GetPartitions() int32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
+func (x *Member) GetShards() int32 {
+	if x != nil {
+		return x.Shards
+	}
+	return 0
+}
+
 // Partition is a slice of the tenants: one log, one leader.
 type Partition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -240,13 +330,16 @@ type Partition struct {
 	HistoryLag uint64 `protobuf:"varint,12,opt,name=history_lag,json=historyLag,proto3" json:"history_lag,omitempty"`
 	// When the oldest delivery owed began to be owed.
 	OldestOutstandingTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=oldest_outstanding_time,json=oldestOutstandingTime,proto3" json:"oldest_outstanding_time,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// Member that should lead it. While that is not the leader, the partition is
+	// being handed over.
+	Chosen        string `protobuf:"bytes,14,opt,name=chosen,proto3" json:"chosen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Partition) Reset() {
 	*x = Partition{}
-	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[3]
+	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -258,7 +351,7 @@ func (x *Partition) String() string {
 func (*Partition) ProtoMessage() {}
 
 func (x *Partition) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[3]
+	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -271,7 +364,7 @@ func (x *Partition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Partition.ProtoReflect.Descriptor instead.
 func (*Partition) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_cluster_service_proto_rawDescGZIP(), []int{3}
+	return file_fanfare_v1_cluster_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Partition) GetId() int32 {
@@ -365,6 +458,13 @@ func (x *Partition) GetOldestOutstandingTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Partition) GetChosen() string {
+	if x != nil {
+		return x.Chosen
+	}
+	return ""
+}
+
 // Shard is a slice of a partition's subscriptions, owned by one worker.
 type Shard struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -384,7 +484,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[4]
+	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +496,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[4]
+	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +509,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_cluster_service_proto_rawDescGZIP(), []int{4}
+	return file_fanfare_v1_cluster_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Shard) GetPartition() int32 {
@@ -477,7 +577,7 @@ type Engine struct {
 
 func (x *Engine) Reset() {
 	*x = Engine{}
-	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +589,7 @@ func (x *Engine) String() string {
 func (*Engine) ProtoMessage() {}
 
 func (x *Engine) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_cluster_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +602,7 @@ func (x *Engine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Engine.ProtoReflect.Descriptor instead.
 func (*Engine) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_cluster_service_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_v1_cluster_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Engine) GetName() string {
@@ -532,7 +632,10 @@ const file_fanfare_v1_cluster_service_proto_rawDesc = "" +
 	"\n" +
 	" fanfare/v1/cluster_service.proto\x12\n" +
 	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x18\n" +
-	"\x16DescribeClusterRequest\"\xe3\x01\n" +
+	"\x16DescribeClusterRequest\"@\n" +
+	"\x12DrainMemberRequest\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"\xe3\x01\n" +
 	"\aCluster\x12,\n" +
 	"\amembers\x18\x01 \x03(\v2\x12.fanfare.v1.MemberR\amembers\x125\n" +
 	"\n" +
@@ -540,14 +643,20 @@ const file_fanfare_v1_cluster_service_proto_rawDesc = "" +
 	"partitions\x12)\n" +
 	"\x06shards\x18\x03 \x03(\v2\x11.fanfare.v1.ShardR\x06shards\x12,\n" +
 	"\aengines\x18\x04 \x03(\v2\x12.fanfare.v1.EngineR\aengines\x12\x1a\n" +
-	"\bproblems\x18\x05 \x03(\tR\bproblems\"\x9b\x01\n" +
+	"\bproblems\x18\x05 \x03(\tR\bproblems\"\x87\x02\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x129\n" +
 	"\n" +
-	"start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"\xbe\x03\n" +
+	"start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\x1a\n" +
+	"\bdraining\x18\x06 \x01(\bR\bdraining\x12\x16\n" +
+	"\x06weight\x18\a \x01(\x05R\x06weight\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\b \x01(\x05R\n" +
+	"partitions\x12\x16\n" +
+	"\x06shards\x18\t \x01(\x05R\x06shards\"\xd6\x03\n" +
 	"\tPartition\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x14\n" +
@@ -563,7 +672,8 @@ const file_fanfare_v1_cluster_service_proto_rawDesc = "" +
 	"\tin_flight\x18\v \x01(\x03R\binFlight\x12\x1f\n" +
 	"\vhistory_lag\x18\f \x01(\x04R\n" +
 	"historyLag\x12R\n" +
-	"\x17oldest_outstanding_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x15oldestOutstandingTime\"\xc6\x01\n" +
+	"\x17oldest_outstanding_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x15oldestOutstandingTime\x12\x16\n" +
+	"\x06chosen\x18\x0e \x01(\tR\x06chosen\"\xc6\x01\n" +
 	"\x05Shard\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x05R\x04slot\x12\x16\n" +
@@ -575,9 +685,10 @@ const file_fanfare_v1_cluster_service_proto_rawDesc = "" +
 	"\x06Engine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x12\n" +
-	"\x04sync\x18\x03 \x01(\tR\x04sync2q\n" +
+	"\x04sync\x18\x03 \x01(\tR\x04sync2\xe3\x01\n" +
 	"\x0eClusterService\x12_\n" +
-	"\x0fDescribeCluster\x12\".fanfare.v1.DescribeClusterRequest\x1a\x13.fanfare.v1.Cluster\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/clusterB;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"
+	"\x0fDescribeCluster\x12\".fanfare.v1.DescribeClusterRequest\x1a\x13.fanfare.v1.Cluster\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/cluster\x12p\n" +
+	"\vDrainMember\x12\x1e.fanfare.v1.DrainMemberRequest\x1a\x12.fanfare.v1.Member\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/cluster/members/{member}:drainB;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"
 
 var (
 	file_fanfare_v1_cluster_service_proto_rawDescOnce sync.Once
@@ -591,27 +702,30 @@ func file_fanfare_v1_cluster_service_proto_rawDescGZIP() []byte {
 	return file_fanfare_v1_cluster_service_proto_rawDescData
 }
 
-var file_fanfare_v1_cluster_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_fanfare_v1_cluster_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_fanfare_v1_cluster_service_proto_goTypes = []any{
 	(*DescribeClusterRequest)(nil), // 0: fanfare.v1.DescribeClusterRequest
-	(*Cluster)(nil),                // 1: fanfare.v1.Cluster
-	(*Member)(nil),                 // 2: fanfare.v1.Member
-	(*Partition)(nil),              // 3: fanfare.v1.Partition
-	(*Shard)(nil),                  // 4: fanfare.v1.Shard
-	(*Engine)(nil),                 // 5: fanfare.v1.Engine
-	(*timestamppb.Timestamp)(nil),  // 6: google.protobuf.Timestamp
+	(*DrainMemberRequest)(nil),     // 1: fanfare.v1.DrainMemberRequest
+	(*Cluster)(nil),                // 2: fanfare.v1.Cluster
+	(*Member)(nil),                 // 3: fanfare.v1.Member
+	(*Partition)(nil),              // 4: fanfare.v1.Partition
+	(*Shard)(nil),                  // 5: fanfare.v1.Shard
+	(*Engine)(nil),                 // 6: fanfare.v1.Engine
+	(*timestamppb.Timestamp)(nil),  // 7: google.protobuf.Timestamp
 }
 var file_fanfare_v1_cluster_service_proto_depIdxs = []int32{
-	2, // 0: fanfare.v1.Cluster.members:type_name -> fanfare.v1.Member
-	3, // 1: fanfare.v1.Cluster.partitions:type_name -> fanfare.v1.Partition
-	4, // 2: fanfare.v1.Cluster.shards:type_name -> fanfare.v1.Shard
-	5, // 3: fanfare.v1.Cluster.engines:type_name -> fanfare.v1.Engine
-	6, // 4: fanfare.v1.Member.start_time:type_name -> google.protobuf.Timestamp
-	6, // 5: fanfare.v1.Partition.oldest_outstanding_time:type_name -> google.protobuf.Timestamp
+	3, // 0: fanfare.v1.Cluster.members:type_name -> fanfare.v1.Member
+	4, // 1: fanfare.v1.Cluster.partitions:type_name -> fanfare.v1.Partition
+	5, // 2: fanfare.v1.Cluster.shards:type_name -> fanfare.v1.Shard
+	6, // 3: fanfare.v1.Cluster.engines:type_name -> fanfare.v1.Engine
+	7, // 4: fanfare.v1.Member.start_time:type_name -> google.protobuf.Timestamp
+	7, // 5: fanfare.v1.Partition.oldest_outstanding_time:type_name -> google.protobuf.Timestamp
 	0, // 6: fanfare.v1.ClusterService.DescribeCluster:input_type -> fanfare.v1.DescribeClusterRequest
-	1, // 7: fanfare.v1.ClusterService.DescribeCluster:output_type -> fanfare.v1.Cluster
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
+	1, // 7: fanfare.v1.ClusterService.DrainMember:input_type -> fanfare.v1.DrainMemberRequest
+	2, // 8: fanfare.v1.ClusterService.DescribeCluster:output_type -> fanfare.v1.Cluster
+	3, // 9: fanfare.v1.ClusterService.DrainMember:output_type -> fanfare.v1.Member
+	8, // [8:10] is the sub-list for method output_type
+	6, // [6:8] is the sub-list for method input_type
 	6, // [6:6] is the sub-list for extension type_name
 	6, // [6:6] is the sub-list for extension extendee
 	0, // [0:6] is the sub-list for field type_name
@@ -628,7 +742,7 @@ func file_fanfare_v1_cluster_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_cluster_service_proto_rawDesc), len(file_fanfare_v1_cluster_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

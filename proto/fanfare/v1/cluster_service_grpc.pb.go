@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	ClusterService_DescribeCluster_FullMethodName = "/fanfare.v1.ClusterService/DescribeCluster"
+	ClusterService_DrainMember_FullMethodName     = "/fanfare.v1.ClusterService/DrainMember"
 )
 
 // ClusterServiceClient is the client API for ClusterService service.
@@ -29,8 +30,19 @@ const (
 // ClusterService shows the cluster to those who run it.
 type ClusterServiceClient interface {
 	// DescribeCluster returns members, partitions and shards as the answering
-	// coordinator sees them now, and what is wrong.
+	// coordinator sees them now, and what is wrong. What only a partition's
+	// leader knows is asked of the leaders; one that does not answer in time is
+	// named among the problems, and its numbers are 0.
 	DescribeCluster(ctx context.Context, in *DescribeClusterRequest, opts ...grpc.CallOption) (*Cluster, error)
+	// DrainMember asks that a member be given nothing more, and that what it has
+	// be handed to others: partitions by a coordinator, shards by a worker. It
+	// returns at once; the member is empty when DescribeCluster shows it with
+	// neither. What has nobody else to take it stays. The member goes on
+	// serving until it is stopped, and is given work again when it is undone, or
+	// when its process starts anew. Draining twice is no error.
+	//
+	// NOT_FOUND: there is no such member.
+	DrainMember(ctx context.Context, in *DrainMemberRequest, opts ...grpc.CallOption) (*Member, error)
 }
 
 type clusterServiceClient struct {
@@ -51,6 +63,16 @@ func (c *clusterServiceClient) DescribeCluster(ctx context.Context, in *Describe
 	return out, nil
 }
 
+func (c *clusterServiceClient) DrainMember(ctx context.Context, in *DrainMemberRequest, opts ...grpc.CallOption) (*Member, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Member)
+	err := c.cc.Invoke(ctx, ClusterService_DrainMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServiceServer is the server API for ClusterService service.
 // All implementations must embed UnimplementedClusterServiceServer
 // for forward compatibility.
@@ -58,8 +80,19 @@ func (c *clusterServiceClient) DescribeCluster(ctx context.Context, in *Describe
 // ClusterService shows the cluster to those who run it.
 type ClusterServiceServer interface {
 	// DescribeCluster returns members, partitions and shards as the answering
-	// coordinator sees them now, and what is wrong.
+	// coordinator sees them now, and what is wrong. What only a partition's
+	// leader knows is asked of the leaders; one that does not answer in time is
+	// named among the problems, and its numbers are 0.
 	DescribeCluster(context.Context, *DescribeClusterRequest) (*Cluster, error)
+	// DrainMember asks that a member be given nothing more, and that what it has
+	// be handed to others: partitions by a coordinator, shards by a worker. It
+	// returns at once; the member is empty when DescribeCluster shows it with
+	// neither. What has nobody else to take it stays. The member goes on
+	// serving until it is stopped, and is given work again when it is undone, or
+	// when its process starts anew. Draining twice is no error.
+	//
+	// NOT_FOUND: there is no such member.
+	DrainMember(context.Context, *DrainMemberRequest) (*Member, error)
 	mustEmbedUnimplementedClusterServiceServer()
 }
 
@@ -72,6 +105,9 @@ type UnimplementedClusterServiceServer struct{}
 
 func (UnimplementedClusterServiceServer) DescribeCluster(context.Context, *DescribeClusterRequest) (*Cluster, error) {
 	return nil, status.Error(codes.Unimplemented, "method DescribeCluster not implemented")
+}
+func (UnimplementedClusterServiceServer) DrainMember(context.Context, *DrainMemberRequest) (*Member, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainMember not implemented")
 }
 func (UnimplementedClusterServiceServer) mustEmbedUnimplementedClusterServiceServer() {}
 func (UnimplementedClusterServiceServer) testEmbeddedByValue()                        {}
@@ -112,6 +148,24 @@ func _ClusterService_DescribeCluster_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ClusterService_DrainMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).DrainMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_DrainMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).DrainMember(ctx, req.(*DrainMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ClusterService_ServiceDesc is the grpc.ServiceDesc for ClusterService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -122,6 +176,10 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DescribeCluster",
 			Handler:    _ClusterService_DescribeCluster_Handler,
+		},
+		{
+			MethodName: "DrainMember",
+			Handler:    _ClusterService_DrainMember_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

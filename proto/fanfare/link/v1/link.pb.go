@@ -213,8 +213,11 @@ type Hello struct {
 	CreditCount uint32 `protobuf:"varint,4,opt,name=credit_count,json=creditCount,proto3" json:"credit_count,omitempty"`
 	CreditBytes uint64 `protobuf:"varint,5,opt,name=credit_bytes,json=creditBytes,proto3" json:"credit_bytes,omitempty"`
 	// Number of the last outcome batch the worker knows to be durable.
-	LastDurable   uint64 `protobuf:"varint,6,opt,name=last_durable,json=lastDurable,proto3" json:"last_durable,omitempty"`
-	Version       string `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
+	LastDurable uint64 `protobuf:"varint,6,opt,name=last_durable,json=lastDurable,proto3" json:"last_durable,omitempty"`
+	Version     string `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
+	// What the worker still has of shards that it no longer owns: on the wire, or
+	// ended with an outcome that is not durable yet.
+	InHand        []*DeliveryRef `protobuf:"bytes,8,rep,name=in_hand,json=inHand,proto3" json:"in_hand,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -296,6 +299,13 @@ func (x *Hello) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *Hello) GetInHand() []*DeliveryRef {
+	if x != nil {
+		return x.InHand
+	}
+	return nil
 }
 
 // Claim says that the worker owns a shard. The higher epoch wins.
@@ -1273,7 +1283,7 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x05claim\x18\x02 \x01(\v2\x16.fanfare.link.v1.ClaimH\x00R\x05claim\x124\n" +
 	"\arelease\x18\x03 \x01(\v2\x18.fanfare.link.v1.ReleaseH\x00R\arelease\x12;\n" +
 	"\boutcomes\x18\x04 \x01(\v2\x1d.fanfare.link.v1.OutcomeBatchH\x00R\boutcomesB\t\n" +
-	"\amessage\"\xe2\x01\n" +
+	"\amessage\"\x99\x02\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x1c\n" +
@@ -1281,7 +1291,8 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\fcredit_count\x18\x04 \x01(\rR\vcreditCount\x12!\n" +
 	"\fcredit_bytes\x18\x05 \x01(\x04R\vcreditBytes\x12!\n" +
 	"\flast_durable\x18\x06 \x01(\x04R\vlastDurable\x12\x18\n" +
-	"\aversion\x18\a \x01(\tR\aversion\"h\n" +
+	"\aversion\x18\a \x01(\tR\aversion\x125\n" +
+	"\ain_hand\x18\b \x03(\v2\x1c.fanfare.link.v1.DeliveryRefR\x06inHand\"h\n" +
 	"\x05Claim\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x125\n" +
@@ -1397,25 +1408,26 @@ var file_fanfare_link_v1_link_proto_depIdxs = []int32{
 	3,  // 1: fanfare.link.v1.AttachRequest.claim:type_name -> fanfare.link.v1.Claim
 	4,  // 2: fanfare.link.v1.AttachRequest.release:type_name -> fanfare.link.v1.Release
 	6,  // 3: fanfare.link.v1.AttachRequest.outcomes:type_name -> fanfare.link.v1.OutcomeBatch
-	5,  // 4: fanfare.link.v1.Claim.in_hand:type_name -> fanfare.link.v1.DeliveryRef
-	7,  // 5: fanfare.link.v1.OutcomeBatch.outcomes:type_name -> fanfare.link.v1.Outcome
-	0,  // 6: fanfare.link.v1.Outcome.kind:type_name -> fanfare.link.v1.Outcome.Kind
-	9,  // 7: fanfare.link.v1.AttachResponse.welcome:type_name -> fanfare.link.v1.Welcome
-	10, // 8: fanfare.link.v1.AttachResponse.snapshot:type_name -> fanfare.link.v1.ShardSnapshot
-	11, // 9: fanfare.link.v1.AttachResponse.delta:type_name -> fanfare.link.v1.SubscriptionDelta
-	13, // 10: fanfare.link.v1.AttachResponse.dispatch:type_name -> fanfare.link.v1.Dispatch
-	15, // 11: fanfare.link.v1.AttachResponse.durable:type_name -> fanfare.link.v1.Durable
-	12, // 12: fanfare.link.v1.ShardSnapshot.endpoints:type_name -> fanfare.link.v1.Endpoint
-	12, // 13: fanfare.link.v1.SubscriptionDelta.put:type_name -> fanfare.link.v1.Endpoint
-	16, // 14: fanfare.link.v1.Endpoint.subscription:type_name -> fanfare.v1.Subscription
-	14, // 15: fanfare.link.v1.Dispatch.targets:type_name -> fanfare.link.v1.Target
-	1,  // 16: fanfare.link.v1.LinkService.Attach:input_type -> fanfare.link.v1.AttachRequest
-	8,  // 17: fanfare.link.v1.LinkService.Attach:output_type -> fanfare.link.v1.AttachResponse
-	17, // [17:18] is the sub-list for method output_type
-	16, // [16:17] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	5,  // 4: fanfare.link.v1.Hello.in_hand:type_name -> fanfare.link.v1.DeliveryRef
+	5,  // 5: fanfare.link.v1.Claim.in_hand:type_name -> fanfare.link.v1.DeliveryRef
+	7,  // 6: fanfare.link.v1.OutcomeBatch.outcomes:type_name -> fanfare.link.v1.Outcome
+	0,  // 7: fanfare.link.v1.Outcome.kind:type_name -> fanfare.link.v1.Outcome.Kind
+	9,  // 8: fanfare.link.v1.AttachResponse.welcome:type_name -> fanfare.link.v1.Welcome
+	10, // 9: fanfare.link.v1.AttachResponse.snapshot:type_name -> fanfare.link.v1.ShardSnapshot
+	11, // 10: fanfare.link.v1.AttachResponse.delta:type_name -> fanfare.link.v1.SubscriptionDelta
+	13, // 11: fanfare.link.v1.AttachResponse.dispatch:type_name -> fanfare.link.v1.Dispatch
+	15, // 12: fanfare.link.v1.AttachResponse.durable:type_name -> fanfare.link.v1.Durable
+	12, // 13: fanfare.link.v1.ShardSnapshot.endpoints:type_name -> fanfare.link.v1.Endpoint
+	12, // 14: fanfare.link.v1.SubscriptionDelta.put:type_name -> fanfare.link.v1.Endpoint
+	16, // 15: fanfare.link.v1.Endpoint.subscription:type_name -> fanfare.v1.Subscription
+	14, // 16: fanfare.link.v1.Dispatch.targets:type_name -> fanfare.link.v1.Target
+	1,  // 17: fanfare.link.v1.LinkService.Attach:input_type -> fanfare.link.v1.AttachRequest
+	8,  // 18: fanfare.link.v1.LinkService.Attach:output_type -> fanfare.link.v1.AttachResponse
+	18, // [18:19] is the sub-list for method output_type
+	17, // [17:18] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_link_v1_link_proto_init() }
