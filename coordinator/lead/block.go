@@ -216,15 +216,21 @@ func (p *pending) sealEvents(b *block, record *linkv1.Record, l *ledger.Ledger, 
 	for n < len(p.events) && size < blockBytes {
 		e := p.events[n]
 		n++
-		id := e.event.GetTenant() + "\x00" + e.event.GetId()
+		id := ""
+		if !e.event.GetIdGenerated() { // else it is no other's
+			id = e.event.GetTenant() + "\x00" + e.event.GetId()
+		}
 		switch {
 		case e.call.left == 0: // it was refused
-		case ids[id]:
+		case id != "" && ids[id]:
 			b.repeats = append(b.repeats, e)
-		case !e.event.GetIdGenerated() && l.Seen(ledger.TenantID(e.event.GetTenant()), e.event.GetId()):
+		case id != "" && l.Seen(ledger.TenantID(e.event.GetTenant()), e.event.GetId()):
 			e.call.answer(e.index, true)
 		default:
-			ids[id], e.call.begun = true, true
+			if id != "" {
+				ids[id] = true
+			}
+			e.call.begun = true
 			size += eventOverhead + len(e.event.GetEvent()) + len(e.event.GetId()) + len(e.event.GetType())
 			b.events = append(b.events, e)
 			record.Events = append(record.Events, e.event)
@@ -334,9 +340,20 @@ func (l *loop) apply(result ledger.Result) {
 	for _, s := range result.Paced {
 		l.dispatch.SetPace(s.Number, s.Pace())
 	}
-	for _, r := range result.Expired {
+	l.reportExpired(result.Expired)
+}
+
+// expiredShown is of how many subscriptions one record's expiry is logged: all
+// that are dead may be at the same place in the log.
+const expiredShown = 10
+
+func (l *loop) reportExpired(expired []ledger.Range) {
+	for _, r := range expired[:min(len(expired), expiredShown)] {
 		l.leader.logger.Warn("events expired before they could be sent: retention is over",
 			"subscription", l.ledger.Subscription(r.Subscription).ID(), "from", r.From.String(), "until", r.Until.String())
+	}
+	if more := len(expired) - expiredShown; more > 0 {
+		l.leader.logger.Warn("events expired before they could be sent: retention is over", "more_subscriptions", more)
 	}
 }
 

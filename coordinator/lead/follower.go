@@ -37,12 +37,14 @@ type follower struct {
 	snapshots []uint64 // sequences of the newest ones, oldest first
 	unsaved   int      // bytes of log since the newest snapshot
 	savedAt   time.Time
-	purged    uint64  // the log begins here, or later
-	silence   silence // of the snapshots' store
+	purged    uint64                                       // the log begins here, or later
+	stored    map[ledger.Number]*linkv1.StoredSubscription // as the leader has them at the start; nil after that
+	silence   silence                                      // of the snapshots' store
 }
 
-func newFollower(l *Leader) *follower {
-	return &follower{leader: l, silence: silence{limit: l.config.Silence}}
+// newFollower returns the follower of a leader that begins in a state.
+func newFollower(l *Leader, state *ledger.Ledger) *follower {
+	return &follower{leader: l, stored: state.Stored(), silence: silence{limit: l.config.Silence}}
 }
 
 // run follows until ctx ends. Another leader's follower, one that does not know
@@ -168,6 +170,9 @@ func (f *follower) begin(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	// What is stored later comes to both in the same record.
+	f.state.Adopt(f.stored)
+	f.stored = nil
 	f.snapshots = []uint64{f.state.Sequence()}
 	f.savedAt = time.Now()
 	f.leader.followed.set(f.position)

@@ -173,6 +173,7 @@ func (l *Leader) Run(ctx context.Context) error {
 		"subscriptions", state.SubscriptionCount(), "outstanding", state.Outstanding())
 	l.epoch = state.Epoch()
 	fence := markOf(state)
+	follower := newFollower(l, state) // while nobody else has the state
 	group, leading := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(l.stopped)
@@ -180,7 +181,7 @@ func (l *Leader) Run(ctx context.Context) error {
 	})
 	group.Go(func() error {
 		l.remember(leading, fence)
-		return newFollower(l).run(leading)
+		return follower.run(leading)
 	})
 	group.Go(func() error { return (&replayer{leader: l}).run(leading) })
 	group.Go(func() error { return l.watchSpace(leading) })

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
 	"github.com/fanfare-dev/fanfare/internal/history"
 )
@@ -240,7 +241,7 @@ func (w *written) Write(context.Context, history.Batch) error {
 // The history must not take the last space from the log on the same disk.
 func TestHistoryWaitsForSpace(t *testing.T) {
 	w, store := watch(800), new(written)
-	f := newFollower(&Leader{config: Config{Disk: w.Disk, History: store}})
+	f := newFollower(&Leader{config: Config{Disk: w.Disk, History: store}}, ledger.New())
 	w.see(0)
 	if err := f.write(t.Context(), history.Batch{}); !errors.Is(err, ErrFull) || store.batches != 0 {
 		t.Errorf("without space: %v and %d batches, want ErrFull and none", err, store.batches)

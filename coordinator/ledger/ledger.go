@@ -15,7 +15,9 @@ import (
 // FoldVersion is the version of the fold's logic. A change that makes any log
 // fold to another state raises it, and keeps the old way for logs whose fence
 // names the old version.
-const FoldVersion = 1
+//
+// Version 2: those that fail may use half of the partition's budget.
+const FoldVersion = 2
 
 // HashSize is the length of a record's hash, SHA-256, in bytes.
 const HashSize = 32
@@ -83,6 +85,11 @@ const (
 	// even when the partition's budget is used up, so that the dead cannot
 	// starve the living.
 	reserved = 16
+	// failingShare is the part of the budget that those that fail may use, so
+	// that very many dead ones do not leave the others with what is reserved;
+	// beyond it each may have failingReserved, which is enough to be probed.
+	failingShare    = 2
+	failingReserved = 4
 )
 
 // Ledger is the state of one partition: a fold over its log. It is for one
@@ -380,9 +387,12 @@ func (l *Ledger) ceiling(s *Subscription) int {
 
 // capacity is how many deliveries a subscription may have outstanding now.
 func (l *Ledger) capacity(s *Subscription) int {
-	most := l.ceiling(s)
-	if l.outstanding >= int(l.limits.GetOutstandingPartition()) {
+	most, budget := l.ceiling(s), int(l.limits.GetOutstandingPartition())
+	if l.outstanding >= budget {
 		most = min(most, reserved)
+	}
+	if l.version >= 2 && s.Failing() && l.outstanding >= budget/failingShare {
+		most = min(most, failingReserved)
 	}
 	return most
 }

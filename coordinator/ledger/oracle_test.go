@@ -420,6 +420,9 @@ func (o *oracle) room(s *oracleSub) int {
 	if o.outstanding() >= int(o.limits.GetOutstandingPartition()) {
 		limit = min(limit, 16)
 	}
+	if s.failures >= 5 && o.outstanding() >= int(o.limits.GetOutstandingPartition())/2 {
+		limit = min(limit, 4)
+	}
 	return limit - len(s.owed)
 }
 

@@ -160,6 +160,26 @@ func TestSnapshotIsWhole(t *testing.T) {
 	}
 }
 
+// TestAdopt: what two ledgers have alike is one in memory, and what they do not
+// stays what it was.
+func TestAdopt(t *testing.T) {
+	b := busy(t)
+	restored := restored(t, snapshotOf(t, b.ledger))
+	stored := b.ledger.Stored()
+	b.must(t, &linkv1.Record{Subscriptions: []*linkv1.SubscriptionChange{put(2, "acme", "sub_2", "new")}})
+	stored[2] = b.ledger.Subscription(2).Stored
+	before := describe(restored)
+	restored.Adopt(stored)
+	if diff := cmp.Diff(before, describe(restored)); diff != "" {
+		t.Errorf("state (-before +after):\n%s", diff)
+	}
+	for number, of := range stored {
+		if got, want := restored.Subscription(number).Stored == of, number != 2; got != want {
+			t.Errorf("subscription %d: it has the other's copy: %t, want %t", number, got, want)
+		}
+	}
+}
+
 func TestSnapshotOfNothing(t *testing.T) {
 	l := restored(t, snapshotOf(t, New()))
 	compareLedgers(t, "restored", l, New(), snapshotOf(t, New()))

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
@@ -323,6 +325,25 @@ func (l *Ledger) Subscriptions() []*Subscription {
 
 func sortByNumber(all []*Subscription) {
 	slices.SortFunc(all, func(a, b *Subscription) int { return cmp.Compare(a.Number, b.Number) })
+}
+
+// Stored returns what is stored of every subscription. It may be kept.
+func (l *Ledger) Stored() map[Number]*linkv1.StoredSubscription {
+	all := make(map[Number]*linkv1.StoredSubscription, len(l.subscriptions))
+	for number, s := range l.subscriptions {
+		all[number] = s.Stored
+	}
+	return all
+}
+
+// Adopt takes another ledger's copy of what both have stored alike, so that
+// there is one of it in memory.
+func (l *Ledger) Adopt(stored map[Number]*linkv1.StoredSubscription) {
+	for number, s := range l.subscriptions {
+		if other := stored[number]; proto.Equal(other, s.Stored) {
+			s.Stored = other
+		}
+	}
 }
 
 // Tenant returns a tenant that was put, or nil.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -339,8 +340,14 @@ func deliveryName(tenant string, key DeliveryKey) string {
 // encodeEvent returns an event without its name, which follows from its id,
 // and its data, which has a column of its own.
 func encodeEvent(event *fanfarev1.Event) ([]byte, error) {
-	rest := proto.CloneOf(event)
-	rest.Name, rest.Data = "", nil
+	rest := new(fanfarev1.Event)
+	to := rest.ProtoReflect()
+	event.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		if name := field.Name(); name != "name" && name != "data" { // a clone would copy the data
+			to.Set(field, value)
+		}
+		return true
+	})
 	return proto.Marshal(rest)
 }
 
