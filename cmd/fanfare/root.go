@@ -61,7 +61,7 @@ func rootCommand() *cobra.Command {
 		shared.register(cmd)
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{devCommand(), sinkCommand()} {
+	for _, cmd := range []*cobra.Command{devCommand(), sinkCommand(), hooksCommand()} {
 		cmd.GroupID = serverGroup
 		root.AddCommand(cmd)
 	}
