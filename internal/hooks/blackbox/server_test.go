@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// binary is what is tested.
-var binary string
+// fanfare is what is tested.
+var fanfare string
 
 // patience is how long a test waits for what must happen. It never waits that
 // long if all is well.
@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		binary = filepath.Join(dir, "fanfare")
-		args := append(append([]string{"build"}, buildFlags...), "-o", binary, "github.com/fanfare-dev/fanfare/cmd/fanfare")
+		fanfare = filepath.Join(dir, "fanfare")
+		args := append(append([]string{"build"}, buildFlags...), "-o", fanfare, "github.com/fanfare-dev/fanfare/cmd/fanfare")
 		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "building fanfare: %v\n%s", err, out)
 			return 1
@@ -147,7 +147,7 @@ func write(t *testing.T, path, text string) string {
 func begin(t *testing.T, dir string, args ...string) *running {
 	t.Helper()
 	s := &running{t: t, dir: dir, exited: make(chan struct{})}
-	s.cmd = exec.Command(binary, append([]string{"hooks"}, args...)...)
+	s.cmd = exec.Command(fanfare, append([]string{"hooks"}, args...)...)
 	s.cmd.Dir = dir
 	s.cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
 	s.cmd.Stdout = &s.stdout
