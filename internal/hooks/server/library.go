@@ -216,12 +216,13 @@ func (l *Library) read(file *hooksFile, strict bool) error {
 		seen[id] = true
 		hooks = append(hooks, newHook(&loaded.Hooks[i]))
 	}
+	file.hooks, file.secrets = hooks, loaded.SecretFiles
+	file.seen = stampOf(append([]string{file.path}, file.secrets...)).keep(file.seen)
+	l.publish() // before it is said
 	l.journal.Printf("found %d hook(s) in file", len(hooks))
 	for _, one := range hooks {
 		l.journal.Printf("\tloaded: %s", one.spec.ID)
 	}
-	file.hooks, file.secrets = hooks, loaded.SecretFiles
-	file.seen = stampOf(append([]string{file.path}, file.secrets...)).keep(file.seen)
 	return nil
 }
 

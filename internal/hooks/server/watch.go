@@ -173,8 +173,9 @@ func (l *Library) refresh(now time.Time) (again bool, err error) {
 		case fileMissing:
 			again = true
 		case fileRemoved:
-			l.journal.Printf("hooks file %s removed, removing its hooks", file.path)
 			file.hooks, removed = nil, true
+			l.publish()
+			l.journal.Printf("hooks file %s removed, and its hooks with it", file.path)
 		case fileModified:
 			l.journal.Printf("hooks file %s modified", file.path)
 			l.reload(file)
@@ -220,9 +221,11 @@ func (l *Library) look(file *hooksFile, now time.Time) fileState {
 		return fileRemoved
 	}
 	switch {
+	case before == nil: // it was not there
+		return fileOverwritten
 	case file.seen.same(current):
 		return fileSame
-	case before != nil && os.SameFile(before, is):
+	case os.SameFile(before, is):
 		return fileModified
 	}
 	return fileOverwritten
