@@ -28,6 +28,9 @@ what is done otherwise because it was not safe, is in docs/hooks.md. Run
   fanfare hooks check hooks.yaml --request push.http`,
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && args[0] == "check" {
+				return daemon.Check(args[1:], cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
 			options, err := daemon.ParseFlags(args, cmd.ErrOrStderr())
 			if err != nil {
 				return err

@@ -64,7 +64,7 @@ func (e *NotFoundError) Unwrap() error { return e.Err }
 //
 // It fails with a *NotFoundError only.
 func Prepare(hook *spec.Hook, r *request.Request, logf request.Logf) (*Invocation, error) {
-	path, err := find(hook.Command, hook.Dir)
+	path, err := Find(hook.Command, hook.Dir)
 	if err != nil {
 		logf("error in %v", err)
 		if first, _, hasArgs := strings.Cut(hook.Command, " "); hasArgs {
@@ -85,9 +85,9 @@ func Prepare(hook *spec.Hook, r *request.Request, logf request.Logf) (*Invocatio
 	return i, nil
 }
 
-// find looks the command up: in dir, if there is one and command is relative,
+// Find looks the command up: in dir, if there is one and command is relative,
 // and then never in $PATH.
-func find(command, dir string) (string, error) {
+func Find(command, dir string) (string, error) {
 	if dir != "" && !filepath.IsAbs(command) {
 		command = filepath.Join(dir, command)
 	}

@@ -41,7 +41,9 @@ type Input struct {
 // Step is one rule that was evaluated, in the order in which they end.
 type Step struct {
 	// Path is where the rule is, as in trigger-rule.and[0].match.
-	Path   string
+	Path string
+	// About is what a match looks at; empty for other rules.
+	About  string
 	Result bool
 	Err    error
 	// Skipped says that the answer was known before.
@@ -51,6 +53,7 @@ type Step struct {
 // Rule is a rule that was made ready. It is safe for concurrent use.
 type Rule struct {
 	path     string
+	about    string
 	operator operator
 	children []*Rule
 	match    matcher
@@ -84,7 +87,7 @@ func compile(rule *spec.Rule, path string) *Rule {
 	case rule.Not != nil:
 		return &Rule{path: path + ".not", operator: not, children: []*Rule{compile(rule.Not, path+".not")}}
 	case rule.Match != nil:
-		return &Rule{path: path + ".match", operator: match, match: newMatcher(rule.Match)}
+		return &Rule{path: path + ".match", about: about(rule.Match), operator: match, match: newMatcher(rule.Match)}
 	}
 	return &Rule{path: path, operator: never}
 }
@@ -97,6 +100,14 @@ func compileAll(rules []spec.Rule, path string) []*Rule {
 	return all
 }
 
+// about says in words what a match looks at.
+func about(m *spec.Match) string {
+	if m.Parameter.Source == "" {
+		return m.Type
+	}
+	return fmt.Sprintf("%s of %s %s", m.Type, m.Parameter.Source, m.Parameter.Name)
+}
+
 // Evaluate returns whether the rule is true. The answer counts even if there
 // is an error, provided that it is a *request.NodeError.
 func (r *Rule) Evaluate(in Input) (bool, error) {
@@ -105,7 +116,7 @@ func (r *Rule) Evaluate(in Input) (bool, error) {
 	}
 	result, err := r.evaluate(in)
 	if in.Trace != nil {
-		in.Trace(Step{Path: r.path, Result: result, Err: err})
+		in.Trace(Step{Path: r.path, About: r.about, Result: result, Err: err})
 	}
 	return result, err
 }
@@ -164,7 +175,7 @@ func passedOver(err error, softFailures bool) bool {
 func skip(in Input, rules []*Rule) {
 	for _, rule := range rules {
 		if in.Trace != nil {
-			in.Trace(Step{Path: rule.path, Skipped: true})
+			in.Trace(Step{Path: rule.path, About: rule.about, Skipped: true})
 		}
 	}
 }

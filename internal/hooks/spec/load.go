@@ -63,9 +63,11 @@ func Parse(text []byte) (*File, error) {
 	var problems []error
 	for i := range file.Hooks {
 		hook := &file.Hooks[i]
-		if err := cmp.Or(file.readSecrets(hook.Rule), hook.Validate()); err != nil {
+		read, err := hook.Complete()
+		if err != nil {
 			problems = append(problems, fmt.Errorf("hook %q: %w", hook.ID, err))
 		}
+		file.SecretFiles = append(file.SecretFiles, read...)
 	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
@@ -82,17 +84,25 @@ func Decode(text []byte) ([]Hook, error) {
 	return hooks, nil
 }
 
-// readSecrets adds the lines of each secret-file below rule to its secrets.
-func (f *File) readSecrets(rule *Rule) error {
-	for match := range rule.Matches() {
+// Complete reads the secrets that the hook keeps in files, and validates it. It
+// returns the paths of those files. Errors name the key; there may be several,
+// one a line.
+func (h *Hook) Complete() (files []string, err error) {
+	files, err = h.readSecrets()
+	return files, cmp.Or(err, h.Validate())
+}
+
+// readSecrets adds the lines of each secret-file to its match's secrets.
+func (h *Hook) readSecrets() (files []string, err error) {
+	for match := range h.Rule.Matches() {
 		if match.SecretFile == "" {
 			continue
 		}
 		text, err := os.ReadFile(match.SecretFile)
 		if err != nil {
-			return fmt.Errorf("reading secret-file: %w", err)
+			return files, fmt.Errorf("reading secret-file: %w", err)
 		}
-		f.SecretFiles = append(f.SecretFiles, match.SecretFile)
+		files = append(files, match.SecretFile)
 		before := len(match.Secrets)
 		for line := range strings.Lines(string(text)) {
 			if line = strings.TrimRight(line, "\r\n"); line != "" {
@@ -100,10 +110,10 @@ func (f *File) readSecrets(rule *Rule) error {
 			}
 		}
 		if len(match.Secrets) == before {
-			return fmt.Errorf("reading secret-file: %s has no secret in it", match.SecretFile)
+			return files, fmt.Errorf("reading secret-file: %s has no secret in it", match.SecretFile)
 		}
 	}
-	return nil
+	return files, nil
 }
 
 // expand runs text through text/template with the functions upstream has.
