@@ -11,6 +11,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/fanfare-dev/fanfare/internal/hooks/daemon"
 )
 
 // Exit codes.
@@ -40,6 +42,9 @@ func usagef(format string, args ...any) error {
 func report(stderr io.Writer, command string, err error) int {
 	if err == nil {
 		return exitOK
+	}
+	if e, ok := errors.AsType[*daemon.ExitError](err); ok {
+		return e.Code // the command has said why
 	}
 	if _, ok := errors.AsType[usageError](err); ok {
 		fmt.Fprintf(stderr, "fanfare: %s\nRun '%s --help' for usage.\n", singleLine(err.Error()), command)

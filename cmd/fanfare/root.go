@@ -63,7 +63,7 @@ func rootCommand() *cobra.Command {
 		shared.register(cmd)
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{devCommand(), coordinatorCommand(), workerCommand(), sinkCommand()} {
+	for _, cmd := range []*cobra.Command{devCommand(), coordinatorCommand(), workerCommand(), sinkCommand(), hooksCommand()} {
 		cmd.GroupID = serverGroup
 		root.AddCommand(cmd)
 	}

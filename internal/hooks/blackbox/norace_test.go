@@ -1,0 +1,5 @@
+//go:build !race
+
+package blackbox_test
+
+var buildFlags []string
