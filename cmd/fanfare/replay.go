@@ -138,7 +138,7 @@ func follow(ctx context.Context, c *client, replay *fanfarev1.Replay) error {
 	return nil
 }
 
-// progress tells people how far a replay is: on a terminal as a bar that is
+// progress tells people how far something is: on a terminal as a bar that is
 // drawn over and over, elsewhere in a line for each change.
 type progress struct {
 	out      io.Writer
@@ -153,10 +153,13 @@ func newProgress(out io.Writer) *progress {
 }
 
 // show says how far the replay is, unless it has said just that.
-func (p *progress) show(r *fanfarev1.Replay) {
-	now := howFar(r)
+func (p *progress) show(r *fanfarev1.Replay) { p.say(bar(r), howFar(r)) }
+
+// say draws a bar on a terminal, and says in words what it means, unless it has
+// said just that.
+func (p *progress) say(bar, now string) {
 	if p.terminal {
-		now = bar(r) + "  " + now
+		now = bar + "  " + now
 	}
 	if now == p.said {
 		return
@@ -189,12 +192,18 @@ func howFar(r *fanfarev1.Replay) string {
 
 // bar draws a replay's progress.
 func bar(r *fanfarev1.Replay) string {
-	const width = 30
 	part := 1.0
 	if matched := r.GetMatchedCount(); matched > 0 && r.GetState() != fanfarev1.Replay_DONE {
 		// More can come to match while it runs: what dies meanwhile.
-		part = min(1, float64(r.GetReplayedCount()+r.GetSkippedCount())/float64(matched))
+		part = float64(r.GetReplayedCount()+r.GetSkippedCount()) / float64(matched)
 	}
+	return drawBar(part)
+}
+
+// drawBar draws how much of something is done, from 0 to 1.
+func drawBar(part float64) string {
+	const width = 30
+	part = min(part, 1)
 	full := int(part * width)
 	return fmt.Sprintf("%s%s %3d %%", strings.Repeat("█", full), strings.Repeat("░", width-full), int(part*100))
 }

@@ -58,6 +58,7 @@ func rootCommand() *cobra.Command {
 		tailCommand(shared),
 		tenantsCommand(shared),
 		clusterCommand(shared),
+		benchCommand(shared),
 	} {
 		cmd.GroupID = clientGroup
 		shared.register(cmd)
