@@ -77,7 +77,9 @@ func benchCommand(s *settings) *cobra.Command {
 					return fmt.Errorf("starting a cluster: %w", err)
 				}
 				defer func() { err = errors.Join(err, own.stop()) }()
-				s.address, processes = own.address, []int{own.process.Process.Pid}
+				// Nobody is asked for a password there.
+				*s = settings{address: own.address, tenant: s.tenant, timeout: s.timeout, format: s.format}
+				processes = []int{own.process.Process.Pid}
 			}
 			return s.run(func(ctx context.Context, c *client, _ []string) error {
 				return runBench(ctx, c, config, processes)
@@ -217,7 +219,7 @@ func startOwn(ctx context.Context, stderr io.Writer, workers int) (_ *ownCluster
 	if err != nil {
 		return nil, err
 	}
-	parent := filepath.Dir(defaultDataDir())
+	parent := filepath.Dir(defaultDataDir("bench"))
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, err
 	}
