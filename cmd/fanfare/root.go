@@ -65,6 +65,7 @@ func rootCommand() *cobra.Command {
 		cmd.GroupID = serverGroup
 		root.AddCommand(cmd)
 	}
+	root.AddCommand(verifyCommand())
 	root.AddCommand(versionCommand())
 	return root
 }
