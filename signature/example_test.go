@@ -38,7 +38,7 @@ func Example() {
 	fmt.Println("secret:", before)
 	// Output:
 	// as sent: <nil>
-	// altered: no matching webhook-signature
-	// next day: webhook-timestamp is too old: by more than 5m0s
+	// altered: no matching signature
+	// next day: timestamp is too old: by more than 5m0s
 	// secret: whsec_***
 }

@@ -42,7 +42,7 @@ func TestParseSecret(t *testing.T) {
 		{"prefix only", "whsec_", "0 bytes"},
 		{"no prefix", strings.TrimPrefix(encode(32), "whsec_"), "does not begin with whsec_"},
 		{"upper-case prefix", "WHSEC_" + strings.TrimPrefix(encode(32), "whsec_"), "does not begin"},
-		{"asymmetric key", "whsk_" + strings.TrimPrefix(encode(32), "whsec_"), "does not begin"},
+		{"public key", "whpk_" + strings.TrimPrefix(encode(32), "whsec_"), "does not begin"},
 		{"too short", encode(23), "23 bytes"},
 		{"too long", encode(65), "65 bytes"},
 		{"far too long", encode(1 << 16), "longer than 64 bytes"},

@@ -72,6 +72,7 @@ func rootCommand() *cobra.Command {
 		cmd.GroupID = adminGroup
 		root.AddCommand(cmd)
 	}
+	root.AddCommand(verifyCommand())
 	root.AddCommand(versionCommand())
 	return root
 }

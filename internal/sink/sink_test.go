@@ -457,7 +457,7 @@ func TestRequestString(t *testing.T) {
 				Problem: signature.ErrNoMatch,
 			},
 			"03:04:05.678 POST /              -                                -                             0 B  ✗  401" +
-				"  (no matching webhook-signature)",
+				"  (no matching signature)",
 		},
 		{
 			sink.Request{
