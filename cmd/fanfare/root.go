@@ -30,6 +30,8 @@ const (
 	clientGroup = "client"
 	serverGroup = "server"
 	adminGroup  = "admin"
+	// receiverGroup is for those at the other end.
+	receiverGroup = "receiver"
 )
 
 // rootCommand builds the whole command tree. Each call returns a new one that
@@ -45,6 +47,7 @@ func rootCommand() *cobra.Command {
 		&cobra.Group{ID: serverGroup, Title: "Processes:"},
 		&cobra.Group{ID: adminGroup, Title: "Setting up a cluster:"},
 		&cobra.Group{ID: clientGroup, Title: "Client commands:"},
+		&cobra.Group{ID: receiverGroup, Title: "Receiving webhooks:"},
 	)
 
 	shared := &settings{}
@@ -64,7 +67,7 @@ func rootCommand() *cobra.Command {
 		shared.register(cmd)
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{devCommand(), coordinatorCommand(), workerCommand(), sinkCommand(), hooksCommand()} {
+	for _, cmd := range []*cobra.Command{devCommand(), coordinatorCommand(), workerCommand()} {
 		cmd.GroupID = serverGroup
 		root.AddCommand(cmd)
 	}
@@ -72,7 +75,10 @@ func rootCommand() *cobra.Command {
 		cmd.GroupID = adminGroup
 		root.AddCommand(cmd)
 	}
-	root.AddCommand(verifyCommand())
+	for _, cmd := range []*cobra.Command{hooksCommand(), sinkCommand(), verifyCommand()} {
+		cmd.GroupID = receiverGroup
+		root.AddCommand(cmd)
+	}
 	root.AddCommand(versionCommand())
 	return root
 }
