@@ -18,7 +18,8 @@ comes from: a flag, a variable, a line of the file that --config or
 FANFARE_CONFIG names, or the default. It says what is wrong with them, too, and
 starts nothing. Secrets are masked.
 
-What it prints for people is a file that --config reads, but for the secrets.`
+What it prints for people is a file that --config reads, but for the secrets;
+what begins with # has no value.`
 
 // configCommand shows settings.
 func configCommand() *cobra.Command {
@@ -56,7 +57,11 @@ func showSettings(out io.Writer, all []setting.Setting, shape format) error {
 		if s.Name == "output" {
 			continue
 		}
-		fmt.Fprintf(out, "%-50s # %s\n", s.Name+": "+quoted(s.Value), s.From)
+		line := s.Name + ": " + quoted(s.Value)
+		if s.Value == "" && s.From == setting.FromDefault {
+			line = "# " + s.Name + ":"
+		}
+		fmt.Fprintf(out, "%-50s # %s\n", line, s.From)
 	}
 	return nil
 }

@@ -24,3 +24,18 @@ func TestEnsureShape(t *testing.T) {
 		t.Errorf("the shape was changed by asking for another: %v", err)
 	}
 }
+
+// A cluster keeps the key of secrets it was made with.
+func TestEnsureSecrets(t *testing.T) {
+	store := cluster.NewMemory().Client()
+	for range 2 {
+		if err := cluster.EnsureSecrets(t.Context(), store, "0123456789abcdef"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := cluster.EnsureSecrets(t.Context(), store, "fedcba9876543210")
+	differs, ok := errors.AsType[*cluster.SecretsError](err)
+	if !ok || differs.Have != "0123456789abcdef" || differs.Want != "fedcba9876543210" {
+		t.Errorf("another key: %v", err)
+	}
+}

@@ -3,6 +3,7 @@ package sealed
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -70,5 +71,28 @@ func TestLoadRefusesWhatIsNoKey(t *testing.T) {
 		if _, err := Load(path); err == nil {
 			t.Errorf("%s: Load succeeds", name)
 		}
+	}
+}
+
+// The fingerprint is the key's, and Open makes no key.
+func TestFingerprint(t *testing.T) {
+	dir := t.TempDir()
+	a, err := Load(filepath.Join(dir, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(filepath.Join(dir, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Load(filepath.Join(dir, "b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Fingerprint() != again.Fingerprint() || a.Fingerprint() == b.Fingerprint() || a.Fingerprint() == "" {
+		t.Errorf("fingerprints %q, %q, %q", a.Fingerprint(), again.Fingerprint(), b.Fingerprint())
+	}
+	if _, err := Open(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("opening a key that is not there: %v", err)
 	}
 }

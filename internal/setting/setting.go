@@ -25,6 +25,8 @@ import (
 const (
 	// FileFlag names the flag that names the file.
 	FileFlag = "config"
+	// FromDefault is where the value of a setting comes from that nobody gave.
+	FromDefault = "default"
 	// envPrefix begins the names of variables.
 	envPrefix = "FANFARE_"
 	// maxFileBytes bounds the file; a larger one is not a config.
@@ -77,7 +79,7 @@ func (o Origin) describe(name string) string {
 		return o.where
 	case fromDefault:
 	}
-	return "default"
+	return FromDefault
 }
 
 // Error says what is wrong with a setting.
@@ -280,11 +282,11 @@ type Setting struct {
 	From  string `json:"from"`  // flag, variable, file:line or default
 }
 
-// InForce lists the settings by name.
+// InForce lists the settings by name, without the file itself.
 func (l *Loaded) InForce() []Setting {
 	var all []Setting
 	l.flags.VisitAll(func(flag *pflag.Flag) {
-		if flag.Name != "help" {
+		if flag.Name != "help" && flag.Name != FileFlag {
 			all = append(all, Setting{flag.Name, shown(flag), l.origins[flag.Name].describe(flag.Name)})
 		}
 	})

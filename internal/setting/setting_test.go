@@ -74,7 +74,6 @@ func TestPrecedence(t *testing.T) {
 		t.Errorf("got %+v", e)
 	}
 	want := []setting.Setting{
-		{Name: "config", Value: path, From: "--config"},
 		{Name: "count", Value: "7", From: "--count"},
 		{Name: "hosts", Value: "a,b", From: path + ":4"},
 		{Name: "lease-ttl", Value: "5s", From: "FANFARE_LEASE_TTL"},
