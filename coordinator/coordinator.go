@@ -65,8 +65,9 @@ type Config struct {
 	GRPC    net.Listener
 	HTTP    net.Listener // nil: no HTTP
 	Metrics http.Handler // at /metrics
-	// GuardHTTP wraps what is served over HTTP, to say who may; nil: everybody.
-	GuardHTTP func(http.Handler) http.Handler
+	// Guard says who may call over HTTP; nil: everybody. Who may call over gRPC
+	// is up to interceptors among ServerOptions.
+	Guard Guard
 	// ServerOptions come after what the services need, and before what forwards
 	// calls: interceptors that decide who may call belong here.
 	ServerOptions []grpc.ServerOption
@@ -74,6 +75,9 @@ type Config struct {
 	// them: transport credentials at the least. Without any, calls are served
 	// by the partition's leader only.
 	DialOptions []grpc.DialOption
+	// Principal returns the name of who makes a call, to be passed on with it;
+	// nil: it is not.
+	Principal func(context.Context) string
 
 	Partitions  int            // fixed when the cluster is made
 	Slots       int            // shards of a partition; fixed when the cluster is made
@@ -91,6 +95,16 @@ type Config struct {
 	Abort func(error)
 	// Engines says what the cluster stands on, for those who look.
 	Engines []*fanfarev1.Engine
+}
+
+// Guard says who may call over HTTP.
+type Guard interface {
+	// HTTP wraps a handler, which then is told by the request's context who
+	// calls.
+	HTTP(next http.Handler) http.Handler
+	// Inside is how the handler dials the gRPC services, so that they are told
+	// as well.
+	Inside() grpc.DialOption
 }
 
 // Coordinator is one coordinator process.
@@ -136,6 +150,7 @@ func New(config Config) *Coordinator {
 			return serve.PartitionOf(ledger.TenantID(tenant), config.Partitions)
 		},
 		DialOptions:     config.DialOptions,
+		Principal:       config.Principal,
 		MaxReceiveBytes: maxReceiveBytes,
 		NewID:           serve.NewEventID,
 	})
@@ -281,11 +296,15 @@ func (c *Coordinator) serve(ctx context.Context) error {
 // does, but without leaving the process.
 func (c *Coordinator) serveHTTP(ctx context.Context, group *errgroup.Group, server *grpc.Server) error {
 	inside := bufconn.Listen(gatewayBuffer)
-	conn, err := grpc.NewClient("passthrough:///inside",
+	dial := []grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return inside.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReceiveBytes)),
-	)
+	}
+	if c.config.Guard != nil {
+		dial = append(dial, c.config.Guard.Inside())
+	}
+	conn, err := grpc.NewClient("passthrough:///inside", dial...)
 	if err != nil {
 		return fmt.Errorf("connecting the REST gateway: %w", err)
 	}
@@ -293,8 +312,8 @@ func (c *Coordinator) serveHTTP(ctx context.Context, group *errgroup.Group, serv
 	if err != nil {
 		return errors.Join(err, conn.Close())
 	}
-	if c.config.GuardHTTP != nil {
-		handler = c.config.GuardHTTP(handler)
+	if c.config.Guard != nil {
+		handler = c.config.Guard.HTTP(handler)
 	}
 	web := &http.Server{
 		Handler:           handler,

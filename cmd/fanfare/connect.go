@@ -14,8 +14,10 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/fanfare-dev/fanfare/internal/setting"
 	"github.com/fanfare-dev/fanfare/internal/version"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
@@ -23,6 +25,8 @@ import (
 const (
 	addressVariable = "FANFARE_ADDRESS"
 	tenantVariable  = "FANFARE_TENANT"
+	tlsVariable     = "FANFARE_TLS"
+	tokenVariable   = "FANFARE_TOKEN"
 
 	defaultPort    = "7400"
 	defaultAddress = "127.0.0.1:" + defaultPort
@@ -41,6 +45,13 @@ type settings struct {
 	tenant  string
 	timeout time.Duration
 	format  format
+
+	tls       bool // with the system's authorities
+	tlsCA     string
+	tlsCert   string
+	tlsKey    string
+	token     string
+	tokenFile string
 }
 
 // register adds the shared flags to a client command and those below it.
@@ -51,6 +62,21 @@ func (s *settings) register(cmd *cobra.Command) {
 	flags.StringVar(&s.tenant, "tenant", cmp.Or(os.Getenv(tenantVariable), defaultTenant),
 		"the tenant to act in (env "+tenantVariable+")")
 	flags.DurationVar(&s.timeout, "timeout", defaultTimeout, "how long one call may take")
+	flags.BoolVar(&s.tls, "tls", os.Getenv(tlsVariable) == "true", "speak TLS; implied by the files (env "+tlsVariable+"=true)")
+	for _, file := range []struct {
+		to         *string
+		name, what string
+	}{
+		{&s.tlsCA, "tls-ca", "file with the cluster's authority (default the system's)"},
+		{&s.tlsCert, "tls-cert", "file with a client certificate"},
+		{&s.tlsKey, "tls-key", "file with the certificate's key"},
+		{&s.tokenFile, "token-file", "file with the token to show"},
+	} {
+		flags.StringVar(file.to, file.name, os.Getenv(setting.Variable(file.name)), file.what+" (env "+setting.Variable(file.name)+")")
+	}
+	// The variable is read when the token is needed: as the default of the
+	// flag it would stand in the help.
+	flags.StringVar(&s.token, "token", "", "token to show, which others on this machine may see here (env "+tokenVariable+")")
 	s.format = formatTable
 	flags.VarP(&s.format, "output", "o", "table for people, json for programs")
 	complete(cmd, "output", string(formatTable), string(formatJSON))
@@ -80,7 +106,7 @@ func (s *settings) run(do action) func(*cobra.Command, []string) error {
 		}
 		conn, err := s.dial()
 		if err != nil {
-			return usagef("--address: %w", err)
+			return err
 		}
 		defer func() { err = errors.Join(err, conn.Close()) }()
 		return do(cmd.Context(), &client{
@@ -93,11 +119,14 @@ func (s *settings) run(do action) func(*cobra.Command, []string) error {
 	}
 }
 
-// dial is the one place that decides how the client reaches a coordinator: in
-// plain text. It does not wait for the connection; calls do.
+// dial is the one place that decides how the client reaches a coordinator. It
+// does not wait for the connection; calls do.
 func (s *settings) dial() (*grpc.ClientConn, error) {
-	return grpc.NewClient(target(s.address),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	identity, err := s.identity()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(target(s.address), append(identity,
 		grpc.WithUserAgent("fanfare-cli/"+version.String()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes)),
 		grpc.WithChainUnaryInterceptor(limitTime(s.timeout)),
@@ -110,8 +139,63 @@ func (s *settings) dial() (*grpc.ClientConn, error) {
 			},
 			MinConnectTimeout: defaultTimeout,
 		}),
-	)
+	)...)
+	if err != nil {
+		return nil, usagef("--address: %w", err)
+	}
+	return conn, nil
 }
+
+// identity returns how the client proves who it is: over TLS, by a certificate
+// or a token, or not at all.
+func (s *settings) identity() ([]grpc.DialOption, error) {
+	token, err := s.bearer()
+	if err != nil {
+		return nil, err
+	}
+	if (s.tlsCert == "") != (s.tlsKey == "") {
+		return nil, usagef("--tls-cert and --tls-key belong together; one of them is missing")
+	}
+	if !s.tls && s.tlsCA == "" && s.tlsCert == "" {
+		if token != "" {
+			return nil, usagef("a token is not sent in plain text: give --tls-ca, or --tls for the system's authorities")
+		}
+		return []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, nil
+	}
+	files := engineTLS{ca: s.tlsCA, cert: s.tlsCert, key: s.tlsKey}
+	config, err := files.config()
+	if err != nil {
+		return nil, usagef("--tls-ca %w", err)
+	}
+	options := []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(config))}
+	if token != "" {
+		options = append(options, grpc.WithPerRPCCredentials(bearerToken(token)))
+	}
+	return options, nil
+}
+
+// bearer returns the token that was given, or "".
+func (s *settings) bearer() (string, error) {
+	if s.token != "" || s.tokenFile == "" {
+		return cmp.Or(s.token, os.Getenv(tokenVariable)), nil
+	}
+	text, err := os.ReadFile(s.tokenFile)
+	if err != nil {
+		return "", usagef("--token-file: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+// bearerToken is shown with every call, over TLS only.
+type bearerToken string
+
+// GetRequestMetadata implements credentials.PerRPCCredentials.
+func (t bearerToken) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(t)}, nil
+}
+
+// RequireTransportSecurity implements credentials.PerRPCCredentials.
+func (bearerToken) RequireTransportSecurity() bool { return true }
 
 // limitTime gives every unary call a deadline. Streams have none: they end
 // when the user says so.

@@ -15,6 +15,7 @@ import (
 	"github.com/fanfare-dev/fanfare/coordinator"
 	"github.com/fanfare-dev/fanfare/coordinator/lead"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
+	"github.com/fanfare-dev/fanfare/internal/pki"
 	"github.com/fanfare-dev/fanfare/internal/setting"
 )
 
@@ -167,7 +168,10 @@ func (c *coordinatorConfig) advertised() string {
 // run starts the coordinator and waits for its end. It stops as dev does.
 func (c *coordinatorConfig) run(cmd *cobra.Command) (err error) {
 	ctx, logger := cmd.Context(), c.logger()
-	c.warn(logger)
+	secured, err := c.securityConfig.open(pki.Coordinator, logger)
+	if err != nil {
+		return err
+	}
 	release, err := lockDataDir(c.dataDir)
 	if err != nil {
 		return err
@@ -181,7 +185,7 @@ func (c *coordinatorConfig) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, engines.close()) }()
-	n := &node{security: new(security), policy: c.egress.policy(), leaseTTL: c.leaseTTL, logger: logger}
+	n := &node{security: secured, policy: c.egress.policy(), leaseTTL: c.leaseTTL, logger: logger}
 	id := c.memberID()
 	if err := c.fill(n, engines, id); err != nil {
 		return err

@@ -106,7 +106,7 @@ func dialFailure(st *status.Status) (string, bool) {
 		return "", false
 	}
 	if strings.Contains(st.Message(), "error reading server preface") {
-		return "what answers there does not speak gRPC", true
+		return "what answers there does not speak gRPC in plain text; --tls-ca has the client speak TLS", true
 	}
 	_, reason, ok := strings.Cut(st.Message(), "transport: Error while dialing: ")
 	return strings.TrimSuffix(reason, `"`), ok

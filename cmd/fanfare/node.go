@@ -17,6 +17,7 @@ import (
 
 	"github.com/fanfare-dev/fanfare/coordinator"
 	"github.com/fanfare-dev/fanfare/coordinator/lead"
+	"github.com/fanfare-dev/fanfare/internal/access"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
 	"github.com/fanfare-dev/fanfare/internal/telemetry"
 	"github.com/fanfare-dev/fanfare/internal/version"
@@ -71,10 +72,14 @@ func (n *node) addCoordinator(p coordinatorPart) error {
 		return errors.Join(err, onGRPC.Close())
 	}
 	n.grpcAddress, n.httpAddress = onGRPC.Addr().String(), onHTTP.Addr().String()
+	address := cmp.Or(p.advertise, n.grpcAddress)
+	if err := n.security.checkHost(address); err != nil {
+		return errors.Join(err, onGRPC.Close(), onHTTP.Close())
+	}
 	config := coordinator.Config{
 		Member: cluster.MemberConfig{
 			Info: cluster.Info{
-				ID: p.id, Role: cluster.Coordinator, Address: cmp.Or(p.advertise, n.grpcAddress), Version: version.String(),
+				ID: p.id, Role: cluster.Coordinator, Address: address, Version: version.String(),
 			},
 			TTL: n.leaseTTL, Logger: n.logger,
 		},
@@ -104,6 +109,13 @@ func (n *node) addCoordinator(p coordinatorPart) error {
 		config.Silence = lead.DefaultSilence
 		config.Abort = func(err error) {
 			os.Exit(report(os.Stderr, "fanfare", fmt.Errorf("%w; start it again when there is space", err)))
+		}
+	}
+	if n.security.guard != nil {
+		config.Guard = n.security.guard
+		config.Principal = func(ctx context.Context) string {
+			caller, _ := access.CallerOf(ctx)
+			return caller.Name
 		}
 	}
 	n.coordinator = coordinator.New(config)

@@ -67,7 +67,7 @@ func rootCommand() *cobra.Command {
 		cmd.GroupID = serverGroup
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{configCommand(), keysCommand()} {
+	for _, cmd := range []*cobra.Command{certsCommand(), keysCommand(), tokensCommand(), configCommand()} {
 		cmd.GroupID = adminGroup
 		root.AddCommand(cmd)
 	}

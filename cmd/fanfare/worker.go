@@ -11,6 +11,7 @@ import (
 
 	"github.com/fanfare-dev/fanfare/coordinator/assign"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
+	"github.com/fanfare-dev/fanfare/internal/pki"
 	"github.com/fanfare-dev/fanfare/internal/setting"
 	"github.com/fanfare-dev/fanfare/worker"
 )
@@ -120,13 +121,16 @@ func (c *workerConfig) validate() error {
 // run starts the worker and waits for its end.
 func (c *workerConfig) run(cmd *cobra.Command) (err error) {
 	ctx, logger := cmd.Context(), c.logger()
-	c.warn(logger)
+	secured, err := c.securityConfig.open(pki.Worker, logger)
+	if err != nil {
+		return err
+	}
 	client, err := c.etcd.dial()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	n := &node{security: new(security), policy: c.egress.policy(), leaseTTL: c.leaseTTL, logger: logger}
+	n := &node{security: secured, policy: c.egress.policy(), leaseTTL: c.leaseTTL, logger: logger}
 	if err := n.complete(); err != nil {
 		return err
 	}

@@ -307,23 +307,14 @@ func shown(flag *pflag.Flag) string {
 	return value
 }
 
-// maskUsers hides what is between the scheme and the @ of each URL.
+// maskUsers hides what is before the last @ behind each scheme: more than it
+// must where a path has one, but never less.
 func maskUsers(urls, mask string) string {
-	all := strings.Split(urls, ",")
-	for i, one := range all {
-		scheme, rest, found := strings.Cut(one, "://")
-		if !found {
-			scheme, rest = "", one
-		} else {
-			scheme += "://"
-		}
-		authority, path := rest, ""
-		if slash := strings.IndexAny(rest, "/?#"); slash >= 0 && strings.LastIndexByte(rest, '@') < slash {
-			authority, path = rest[:slash], rest[slash:]
-		}
-		if at := strings.LastIndexByte(authority, '@'); at >= 0 {
-			all[i] = scheme + mask + authority[at:] + path
+	parts := strings.Split(urls, "://")
+	for i, part := range parts {
+		if at := strings.LastIndexByte(part, '@'); at >= 0 {
+			parts[i] = mask + part[at:]
 		}
 	}
-	return strings.Join(all, ",")
+	return strings.Join(parts, "://")
 }
