@@ -68,7 +68,7 @@ var table = map[string]rule{ //nolint:gochecknoglobals // a table that nobody wr
 
 	fanfarev1.ClusterService_DescribeCluster_FullMethodName: {everywhere, Read, ""},
 
-	fanfarev1.ClusterService_DrainMember_FullMethodName:     {everywhere, Admin, ""},
+	fanfarev1.ClusterService_DrainMember_FullMethodName: {everywhere, Admin, ""},
 
 	linkv1.LinkService_Attach_FullMethodName:                    {members, "", ""},
 	linkv1.PartitionService_DescribePartition_FullMethodName:    {members, "", ""},
