@@ -75,6 +75,9 @@ type Config struct {
 	// them: transport credentials at the least. Without any, calls are served
 	// by the partition's leader only.
 	DialOptions []grpc.DialOption
+	// Principal returns the name of who makes a call, to be passed on with it;
+	// nil: it is not.
+	Principal func(context.Context) string
 
 	Partitions  int            // fixed when the cluster is made
 	Slots       int            // shards of a partition; fixed when the cluster is made
@@ -147,6 +150,7 @@ func New(config Config) *Coordinator {
 			return serve.PartitionOf(ledger.TenantID(tenant), config.Partitions)
 		},
 		DialOptions:     config.DialOptions,
+		Principal:       config.Principal,
 		MaxReceiveBytes: maxReceiveBytes,
 		NewID:           serve.NewEventID,
 	})

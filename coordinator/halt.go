@@ -74,18 +74,18 @@ func (c *Coordinator) ledElsewhere(partition int) bool {
 }
 
 // ended takes why a partition is no longer led here, or could not be, and
-// returns the wait before it is tried again. That a partition is halted is said
-// once, not after each attempt.
-func (c *Coordinator) ended(partition int, err error) (again time.Duration) {
+// returns the wait before it is tried again: the one given, unless it is halted.
+// That is said once, not after each attempt.
+func (c *Coordinator) ended(partition int, err error, retry time.Duration) (again time.Duration) {
 	switch {
 	case errors.Is(err, lead.ErrFenced):
-		c.logger.Warn("no longer leading", "partition", partition, "error", err, "again_in", holdRetry)
+		c.logger.Warn("no longer leading", "partition", partition, "error", err, "again_in", retry)
 		c.setTrouble(partition, nil) // somebody else leads it
-		return holdRetry
+		return retry
 	case !lead.Halts(err):
-		c.logger.Error("no longer leading", "partition", partition, "error", err, "again_in", holdRetry)
+		c.logger.Error("no longer leading", "partition", partition, "error", err, "again_in", retry)
 		c.setTrouble(partition, fmt.Errorf("partition %d cannot be led just now: %w", partition, err))
-		return holdRetry
+		return retry
 	}
 	halted := &HaltedError{partition, err}
 	if c.setTrouble(partition, halted) {

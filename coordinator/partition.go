@@ -8,12 +8,15 @@ import (
 
 	"github.com/fanfare-dev/fanfare/coordinator/lead"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
+	"github.com/fanfare-dev/fanfare/internal/eventlog"
 )
 
 const (
-	// holdRetry is the wait before a partition is tried again that could not
-	// be led.
-	holdRetry = 2 * time.Second
+	// holdRetry is the longest wait before a partition is tried again that
+	// could not be led, unless it is halted; after the first failure it is
+	// firstRetry, and doubles.
+	holdRetry  = 2 * time.Second
+	firstRetry = 100 * time.Millisecond
 	// resignTimeout bounds what is said to the cluster on the way out.
 	resignTimeout = 2 * time.Second
 	// saveTimeout bounds the snapshot with which a handover begins. The
@@ -32,12 +35,17 @@ const (
 // hold leads a partition whenever it is this member's turn, until ctx ends, the
 // member's lease is gone, or the log is silent: lead.ErrSilent.
 func (c *Coordinator) hold(ctx context.Context, member *cluster.Member, partition int) error {
+	retry := firstRetry
 	for {
 		if err := c.awaitTurn(ctx, member, partition); err != nil {
 			return err
 		}
 		turn, stop := c.whileTurn(ctx, partition)
+		begin := time.Now()
 		err := c.take(turn, member, partition)
+		if time.Since(begin) > holdRetry {
+			retry = firstRetry // it was led, or waited for: this is another matter
+		}
 		over := turn.Err() != nil
 		stop()
 		switch {
@@ -47,10 +55,14 @@ func (c *Coordinator) hold(ctx context.Context, member *cluster.Member, partitio
 			return err
 		case over:
 			c.setTrouble(partition, nil) // it is another's now
+			retry = firstRetry
 			continue
 		}
-		again := c.ended(partition, err)
-		c.setFit(ctx, member, partition, errors.Is(err, lead.ErrFenced))
+		again := c.ended(partition, err, retry)
+		if retry > firstRetry || lead.Halts(err) { // once may be chance
+			c.setFit(ctx, member, partition, errors.Is(err, lead.ErrFenced))
+		}
+		retry = min(2*retry, holdRetry)
 		select {
 		case <-time.After(again):
 		case <-ctx.Done():
@@ -65,6 +77,11 @@ func (c *Coordinator) take(turn context.Context, member *cluster.Member, partiti
 	if err != nil {
 		return err
 	}
+	log, err := c.config.Logs.Open(turn, partition) // while another may still lead it
+	if err != nil {
+		return fmt.Errorf("opening the log: %w", err)
+	}
+	defer log.Close() //nolint:errcheck // nothing is lost by it: what counts was answered
 	claim, err := cluster.Campaign(turn, member, cluster.PartitionOwnerKey(partition), value)
 	if err != nil {
 		if turn.Err() != nil && !errors.Is(err, cluster.ErrLeaseGone) {
@@ -73,7 +90,14 @@ func (c *Coordinator) take(turn context.Context, member *cluster.Member, partiti
 		return err
 	}
 	defer c.resign(turn, claim)
-	return c.lead(turn, member, partition)
+	return c.lead(turn, member, partition, leadership{log, claim})
+}
+
+// leadership is what a leader needs of the world: the log, and the claim that
+// says that it should.
+type leadership struct {
+	log   eventlog.Log
+	claim cluster.Claim
 }
 
 func (c *Coordinator) resign(ctx context.Context, claim cluster.Claim) {
@@ -86,16 +110,11 @@ func (c *Coordinator) resign(ctx context.Context, claim cluster.Claim) {
 
 // lead leads a partition until its turn ends, and hands it over then, or until
 // it no longer can.
-func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partition int) error {
-	log, err := c.config.Logs.Open(turn, partition)
-	if err != nil {
-		return fmt.Errorf("opening the log: %w", err)
-	}
-	defer log.Close() //nolint:errcheck // nothing is lost by it: what counts was answered
+func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partition int, l leadership) error {
 	leader, err := lead.New(lead.Config{
 		Partition:   partition,
 		Coordinator: string(member.ID()),
-		Log:         log,
+		Log:         l.log,
 		History:     c.config.History,
 		Marks:       marks{c.config.Cluster},
 		Secrets:     c.config.Secrets,
@@ -129,6 +148,7 @@ func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partiti
 		c.setLeader(partition, nil)
 	case <-turn.Done():
 		c.retire(turn, partition, leader)
+		c.resign(turn, l.claim) // the next one may begin
 		stop()
 		err = <-ended
 	}

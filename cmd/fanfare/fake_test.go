@@ -575,17 +575,26 @@ func (f *fake) DeleteTenant(_ context.Context, req *fanfarev1.DeleteTenantReques
 	return &emptypb.Empty{}, nil
 }
 
+// DrainMember knows one member.
+func (f *fake) DrainMember(_ context.Context, r *fanfarev1.DrainMemberRequest) (*fanfarev1.Member, error) {
+	if r.GetMember() != "worker-1" {
+		return nil, status.Errorf(codes.NotFound, "member %q does not exist", r.GetMember())
+	}
+	return &fanfarev1.Member{Id: "worker-1", Role: "worker", Draining: !r.GetUndo(), Shards: 2}, nil
+}
+
 // DescribeCluster always answers the same.
 func (f *fake) DescribeCluster(context.Context, *fanfarev1.DescribeClusterRequest) (*fanfarev1.Cluster, error) {
 	const cluster = `{
 		"members": [
-			{"id": "coord-1", "role": "coordinator", "address": "127.0.0.1:7400", "version": "1.2.3", "startTime": "2026-01-02T15:00:00Z"},
-			{"id": "worker-1", "role": "worker", "version": "1.2.3", "startTime": "2026-01-02T15:00:01Z"}
+			{"id": "coord-1", "role": "coordinator", "address": "127.0.0.1:7400", "version": "1.2.3", "startTime": "2026-01-02T15:00:00Z",
+			 "partitions": 1},
+			{"id": "worker-1", "role": "worker", "version": "1.2.3", "startTime": "2026-01-02T15:00:01Z", "draining": true, "shards": 2}
 		],
 		"partitions": [
 			{"id": 0, "leader": "coord-1", "epoch": 3, "firstSequence": 7, "lastSequence": 1024, "logBytes": 5767168,
 			 "tenants": 1, "subscriptions": 12, "outstanding": 4, "inFlight": 2, "oldestOutstandingTime": "2026-01-02T15:00:02Z"},
-			{"id": 1}
+			{"id": 1, "chosen": "coord-1"}
 		],
 		"shards": [
 			{"partition": 0, "slot": 0, "worker": "worker-1", "epoch": 9, "attached": true, "subscriptions": 5, "inFlight": 1},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fanfare-dev/fanfare/coordinator"
 	"github.com/fanfare-dev/fanfare/coordinator/lead"
+	"github.com/fanfare-dev/fanfare/internal/access"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
 	"github.com/fanfare-dev/fanfare/internal/telemetry"
 	"github.com/fanfare-dev/fanfare/internal/version"
@@ -112,6 +113,10 @@ func (n *node) addCoordinator(p coordinatorPart) error {
 	}
 	if n.security.guard != nil {
 		config.Guard = n.security.guard
+		config.Principal = func(ctx context.Context) string {
+			caller, _ := access.CallerOf(ctx)
+			return caller.Name
+		}
 	}
 	n.coordinator = coordinator.New(config)
 	return nil

@@ -39,6 +39,12 @@ const (
 
 	// hopsHeader counts how often a call was forwarded.
 	hopsHeader = "fanfare-hops"
+	// principalHeader says for whom it was: for logs and traces, since the
+	// entry has decided already that they may.
+	principalHeader = "fanfare-principal"
+	// ownPrefix is what Fanfare's own metadata begins with. None of a client's
+	// is passed on.
+	ownPrefix = "fanfare-"
 )
 
 // Directory knows where partitions are led.
@@ -65,6 +71,8 @@ type Config struct {
 	MaxReceiveBytes int // of an answer
 	Patience        time.Duration
 	ForwardTimeout  time.Duration
+	// Principal returns the name of who makes a call; nil: it is not passed on.
+	Principal func(context.Context) string
 	// NewID makes an id for an event that has none.
 	NewID func() (string, error)
 }
@@ -246,6 +254,13 @@ func (c *call) outgoing(ctx context.Context, place Place) (context.Context, cont
 	md, _ := metadata.FromIncomingContext(ctx)
 	md = passable(md)
 	md.Set(hopsHeader, strconv.Itoa(c.hops+1))
+	if principal := c.router.config.Principal; principal != nil {
+		if c.hops > 0 { // said by the entry
+			md.Set(principalHeader, metadata.ValueFromIncomingContext(ctx, principalHeader)...)
+		} else {
+			md.Set(principalHeader, principal(ctx))
+		}
+	}
 	ctx, cancel := context.WithCancelCause(metadata.NewOutgoingContext(ctx, md))
 	go func() {
 		select {
@@ -273,7 +288,7 @@ func passable(md metadata.MD) metadata.MD {
 	out := make(metadata.MD, len(md))
 	for key, values := range md {
 		switch {
-		case strings.HasPrefix(key, ":"), strings.HasPrefix(key, "grpc-") && key != "grpc-trace-bin",
+		case strings.HasPrefix(key, ":"), strings.HasPrefix(key, ownPrefix), strings.HasPrefix(key, "grpc-") && key != "grpc-trace-bin",
 			key == "content-type", key == "user-agent", key == "authorization", key == "te":
 		default:
 			out[key] = values

@@ -68,7 +68,11 @@ var table = map[string]rule{ //nolint:gochecknoglobals // a table that nobody wr
 
 	fanfarev1.ClusterService_DescribeCluster_FullMethodName: {everywhere, Read, ""},
 
-	linkv1.LinkService_Attach_FullMethodName: {members, "", ""},
+	fanfarev1.ClusterService_DrainMember_FullMethodName: {everywhere, Admin, ""},
+
+	linkv1.LinkService_Attach_FullMethodName:                    {members, "", ""},
+	linkv1.PartitionService_DescribePartition_FullMethodName:    {members, "", ""},
+	linkv1.PartitionService_ListPartitionTenants_FullMethodName: {members, "", ""},
 
 	// Load balancers ask for the health without saying who they are.
 	"/grpc.health.v1.Health/Check":                                   {everybody, "", ""},

@@ -16,6 +16,12 @@ func TestKeysParseBack(t *testing.T) {
 		if got, ok := cluster.ParsePartitionReadyKey(cluster.PartitionReadyKey(n)); !ok || got != n {
 			t.Errorf("ready key of partition %d parsed as %d, %t", n, got, ok)
 		}
+		if got, ok := cluster.ParsePartitionChosenKey(cluster.PartitionChosenKey(n)); !ok || got != n {
+			t.Errorf("chosen key of partition %d parsed as %d, %t", n, got, ok)
+		}
+		if got, id, ok := cluster.ParseUnfitKey(cluster.UnfitKey(n, "c-1")); !ok || got != n || id != "c-1" {
+			t.Errorf("unfit key of partition %d parsed as %d, %q, %t", n, got, id, ok)
+		}
 		shard := cluster.Shard{Partition: n, Slot: n + 1}
 		if got, ok := cluster.ParseShardKey(cluster.ShardKey(shard)); !ok || got != shard {
 			t.Errorf("key of shard %s parsed as %s, %t", shard, got, ok)
@@ -23,6 +29,9 @@ func TestKeysParseBack(t *testing.T) {
 	}
 	if got, ok := cluster.ParseMemberKey(cluster.MemberKey("w-1")); !ok || got != "w-1" {
 		t.Errorf("member key parsed as %q, %t", got, ok)
+	}
+	if got, ok := cluster.ParseDrainKey(cluster.DrainKey("w-1")); !ok || got != "w-1" {
+		t.Errorf("drain key parsed as %q, %t", got, ok)
 	}
 }
 
@@ -32,7 +41,14 @@ func TestKeysRefuseOtherSpellings(t *testing.T) {
 		"", "assigner", "members", "members/", "members/a/b",
 		"shards/1", "shards/1/", "shards//1", "shards/1/2/3", "shards/01/2", "shards/1/-2", "shards/+1/2", "shards/1/2x", "1/2",
 		"partitions/1", "partitions//owner", "partitions/01/owner", "partitions/-1/ready", "partitions/1/owner/", "1/owner", "partitions/1/other",
+		"drains", "drains/", "drains/a/b", "unfit/1", "unfit/1/", "unfit//a", "unfit/01/a", "unfit/-1/a", "unfit/1/a/b",
 	} {
+		if got, ok := cluster.ParseDrainKey(key); ok {
+			t.Errorf("%q parsed as a drain of %q", key, got)
+		}
+		if got, id, ok := cluster.ParseUnfitKey(key); ok {
+			t.Errorf("%q parsed as unfit of %q for %d", key, id, got)
+		}
 		if got, ok := cluster.ParseMemberKey(key); ok {
 			t.Errorf("%q parsed as member %q", key, got)
 		}

@@ -1,6 +1,7 @@
 package clusterlab_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -55,6 +56,7 @@ type lab struct {
 	dir          string
 	binary       string
 	etcd, nats   []*process
+	proxies      []*proxy
 	etcdClients  []string
 	natsClients  []string
 	coordinators []*member
@@ -65,7 +67,7 @@ type lab struct {
 // further arguments of every worker.
 func newLab(t testing.TB, coordinators, workers int, more ...string) *lab {
 	t.Helper()
-	l := &lab{t: t, dir: t.TempDir(), binary: buildBinary(t)}
+	l := &lab{t: t, dir: cmp.Or(os.Getenv("LAB_DIR"), t.TempDir()), binary: buildBinary(t)}
 	t.Cleanup(l.close)
 	l.etcd, l.etcdClients = l.engines("etcd", 3)
 	l.nats, l.natsClients = l.engines("nats", 3)
@@ -118,13 +120,20 @@ func (l *lab) engines(kind string, n int) (all []*process, clients []string) {
 	return all, clients
 }
 
+func (l *lab) proxy(target string) *proxy {
+	l.t.Helper()
+	p := newProxy(l.t, target)
+	l.proxies = append(l.proxies, p)
+	return p
+}
+
 // line makes a process's proxies to the engines.
 func (l *lab) line() (made line) {
 	for _, address := range l.etcdClients {
-		made.etcd = append(made.etcd, newProxy(l.t, address))
+		made.etcd = append(made.etcd, l.proxy(address))
 	}
 	for _, address := range l.natsClients {
-		made.nats = append(made.nats, newProxy(l.t, address))
+		made.nats = append(made.nats, l.proxy(address))
 	}
 	return made
 }
@@ -147,7 +156,7 @@ func (l *lab) shared(role, id string, to line) []string {
 func (l *lab) newCoordinator(number int, key string) *member {
 	l.t.Helper()
 	id, address, to := fmt.Sprintf("coordinator-%d", number), freeAddress(l.t), l.line()
-	m := &member{line: to, front: newProxy(l.t, address), direct: address}
+	m := &member{line: to, front: l.proxy(address), direct: address}
 	m.process = process{
 		t: l.t, name: id, path: l.binary, log: filepath.Join(l.dir, id+".log"),
 		args: append(l.shared("coordinator", id, to),
@@ -186,6 +195,9 @@ func (l *lab) close() {
 	}
 	for _, e := range append(append([]*process(nil), l.nats...), l.etcd...) {
 		e.kill()
+	}
+	for _, p := range l.proxies {
+		p.close()
 	}
 	if l.t.Failed() {
 		for _, m := range l.members() {

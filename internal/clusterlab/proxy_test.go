@@ -28,11 +28,12 @@ func newProxy(t testing.TB, target string) *proxy {
 	}
 	p := &proxy{target: target, listener: listener, conns: make(map[net.Conn]struct{})}
 	go p.accept()
-	t.Cleanup(func() {
-		_ = listener.Close()
-		p.setCut(true)
-	})
 	return p
+}
+
+func (p *proxy) close() {
+	_ = p.listener.Close() // once
+	p.setCut(true)
 }
 
 func (p *proxy) address() string { return p.listener.Addr().String() }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"syscall"
@@ -14,7 +15,9 @@ import (
 // settle bounds how long what is owed may take to arrive after the last fault.
 const settle = 5 * time.Minute
 
-// TestSoak does harm at random for as long as SOAK says. SEED repeats an order.
+// TestSoak does harm at random for as long as SOAK says. SEED repeats an order,
+// HARM does only the harms it matches, and what all processes say is kept in
+// LAB_DIR if that is set.
 func TestSoak(t *testing.T) {
 	lasts, err := time.ParseDuration(os.Getenv("SOAK"))
 	if err != nil {
@@ -32,6 +35,14 @@ func TestSoak(t *testing.T) {
 	p := newLoad(l, r)
 	<-time.After(2 * time.Second)
 	s := &soak{lab: l, receiver: r, random: rand.New(rand.NewPCG(seed, 1)), gaps: make(map[string][]time.Duration)}
+	only, err := regexp.Compile(os.Getenv("HARM"))
+	if err != nil {
+		t.Fatalf("reading HARM: %v", err)
+	}
+	s.harms = slices.DeleteFunc(harms(), func(h harm) bool { return !only.MatchString(h.name) })
+	if len(s.harms) == 0 {
+		t.Fatalf("HARM is %q, which matches none", only)
+	}
 	for end := time.Now().Add(lasts); time.Now().Before(end) && !t.Failed(); {
 		s.step()
 	}
@@ -49,6 +60,7 @@ type soak struct {
 	lab      *lab
 	receiver *receiver
 	random   *rand.Rand
+	harms    []harm
 	impolite []span
 	gaps     map[string][]time.Duration // :: what was done -> the longest time a hook got nothing around it
 }
@@ -95,7 +107,7 @@ func (s *soak) between(least, most time.Duration) {
 // step does one harm, waits until everything is owned again and a little more,
 // and takes note of the longest gap meanwhile.
 func (s *soak) step() {
-	h := pick(s, harms())
+	h := pick(s, s.harms)
 	start := time.Now()
 	h.do(s)
 	s.lab.awaitOwned()
