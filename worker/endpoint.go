@@ -60,16 +60,16 @@ type endpointID struct {
 //     64, halved by each failure down to 1.
 //   - A share: beyond its first request, an endpoint gets a slot only while
 //     what it holds is less than an eighth of what is free.
-//   - Two lanes: an endpoint is proven if its last request was answered; the
+//   - Two classes: an endpoint is proven if its last request was answered; the
 //     others, new or failing, together hold at most half of the slots. So even
 //     a thousand endpoints that hang leave half to those that work.
 //   - Who holds least is served first, and among equals who has waited longest.
 type queues struct {
 	limit     int // slots
 	endpoints map[endpointID]*endpoint
-	proven    lane
-	trial     lane
-	trialTurn bool // the trial lane goes first when both lanes have equals
+	proven    class
+	trial     class
+	trialTurn bool // the trial class goes first when both classes have equals
 }
 
 // endpoint is one endpoint's queue and window.
@@ -85,11 +85,11 @@ type endpoint struct {
 	window   int
 	failures int // in a row
 	proven   bool
-	ready    *list.Element // its place in levels[inFlight] of its lane
+	ready    *list.Element // its place in levels[inFlight] of its class
 }
 
-// lane is a class of endpoints that share slots.
-type lane struct {
+// class is of endpoints that share slots.
+type class struct {
 	inFlight int
 	levels   [maxWindow]list.List // by what they have in flight, ready endpoints in the order in which they became so
 }
@@ -151,7 +151,7 @@ func (q *queues) next() (start, bool) {
 	}
 	trialFree := min(free, max(q.limit/trialDivisor, 1)-q.trial.inFlight)
 	provenAt, trialAt := q.proven.first(free), q.trial.first(trialFree)
-	var l *lane
+	var l *class
 	switch {
 	case provenAt == maxWindow && trialAt == maxWindow:
 		return start{}, false
@@ -167,7 +167,7 @@ func (q *queues) next() (start, bool) {
 // first returns the lowest level with an endpoint that may have one more of
 // the free slots, or maxWindow if there is none. If the lowest level may not,
 // a higher one may not either.
-func (l *lane) first(free int) int {
+func (l *class) first(free int) int {
 	for level := range l.levels {
 		if l.levels[level].Len() == 0 {
 			continue
@@ -181,7 +181,7 @@ func (l *lane) first(free int) int {
 }
 
 // startFirst starts a request of the first endpoint at a level.
-func (q *queues) startFirst(l *lane, level int) start {
+func (q *queues) startFirst(l *class, level int) start {
 	e, _ := l.levels[level].Front().Value.(*endpoint) // nothing else is ever put there
 	q.displace(e)
 	d := e.queue[0]
@@ -199,7 +199,7 @@ func (q *queues) startFirst(l *lane, level int) start {
 func (q *queues) done(id endpointID, v verdict) []*delivery {
 	e := q.endpoints[id]
 	q.displace(e)
-	q.lane(e).inFlight--
+	q.class(e).inFlight--
 	e.inFlight--
 	q.judge(e, v)
 	if e.target == nil && e.inFlight == 0 {
@@ -214,9 +214,9 @@ func (q *queues) done(id endpointID, v verdict) []*delivery {
 }
 
 // judge adjusts an endpoint to what one of its requests met. The endpoint must
-// not be in a lane's levels.
+// not be in a class's levels.
 func (q *queues) judge(e *endpoint, v verdict) {
-	before := q.lane(e)
+	before := q.class(e)
 	switch v {
 	case verdictSuccess:
 		e.failures, e.proven = 0, true
@@ -229,7 +229,7 @@ func (q *queues) judge(e *endpoint, v verdict) {
 		e.window = max(e.window/2, 1)
 	case verdictNone:
 	}
-	if after := q.lane(e); after != before {
+	if after := q.class(e); after != before {
 		before.inFlight -= e.inFlight
 		after.inFlight += e.inFlight
 	}
@@ -258,7 +258,7 @@ func (q *queues) empty(e *endpoint) []*delivery {
 	return back
 }
 
-func (q *queues) lane(e *endpoint) *lane {
+func (q *queues) class(e *endpoint) *class {
 	if e.proven {
 		return &q.proven
 	}
@@ -268,15 +268,15 @@ func (q *queues) lane(e *endpoint) *lane {
 // place enters an endpoint among the ready ones, if it is ready.
 func (q *queues) place(e *endpoint) {
 	if e.ready == nil && len(e.queue) > 0 && e.inFlight < e.window {
-		e.ready = q.lane(e).levels[e.inFlight].PushBack(e)
+		e.ready = q.class(e).levels[e.inFlight].PushBack(e)
 	}
 }
 
-// displace is the inverse of place. The lane and inFlight must be as they were
+// displace is the inverse of place. The class and inFlight must be as they were
 // then.
 func (q *queues) displace(e *endpoint) {
 	if e.ready != nil {
-		q.lane(e).levels[e.inFlight].Remove(e.ready)
+		q.class(e).levels[e.inFlight].Remove(e.ready)
 		e.ready = nil
 	}
 }

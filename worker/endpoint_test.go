@@ -182,7 +182,7 @@ func TestQueuesIsolation(t *testing.T) {
 }
 
 // Endpoints that worked and then all hang at once leave slots to others too,
-// and move to the trial lane when their requests time out.
+// and move to the trial class when their requests time out.
 func TestQueuesIsolationOfProvenEndpoints(t *testing.T) {
 	const slots, hanging = 256, 50
 	q := queuesOf(slots, hanging+1)
@@ -208,7 +208,7 @@ func TestQueuesIsolationOfProvenEndpoints(t *testing.T) {
 		q.done(eid(number+1), verdictFailing)
 	}
 	if q.trial.inFlight == 0 || q.proven.inFlight+q.trial.inFlight != q.inFlight() {
-		t.Errorf("after time-outs %d requests are in the trial lane", q.trial.inFlight)
+		t.Errorf("after time-outs %d requests are in the trial class", q.trial.inFlight)
 	}
 }
 

@@ -25,22 +25,26 @@ type launcher struct {
 	attempter *attempter
 	logger    *slog.Logger
 	ended     func() // called after each attempt, when its outcome is kept
+	doubted   func() // called when the lease has come into doubt, before what is queued goes back
 
 	wake     chan struct{} // capacity 1: a wake-up that is not taken yet is enough
 	attempts sync.WaitGroup
 
 	mu      sync.Mutex
-	queues  *queues     // guarded by mu
-	certain func() bool // guarded by mu; whether the lease is
-	doubt   bool        // guarded by mu; what was queued when the lease came into doubt has gone back
+	queues  *queues                          // guarded by mu
+	certain func() bool                      // guarded by mu; whether the lease is
+	doubt   bool                             // guarded by mu; what was queued when the lease came into doubt has gone back
+	ordered map[*delivery]context.CancelFunc // guarded by mu; requests of lanes, on the wire
 }
 
 // newLauncher returns a launcher. Nothing is started until run.
-func newLauncher(attempter *attempter, slots int, logger *slog.Logger, ended func()) *launcher {
+func newLauncher(attempter *attempter, slots int, logger *slog.Logger, ended, doubted func()) *launcher {
 	return &launcher{
 		attempter: attempter,
 		logger:    logger,
 		ended:     ended,
+		doubted:   doubted,
+		ordered:   make(map[*delivery]context.CancelFunc),
 		wake:      make(chan struct{}, 1),
 		queues:    newQueues(slots),
 		certain:   func() bool { return true }, // without a lease it has no shards either
@@ -93,8 +97,12 @@ func (l *launcher) returnDoubtful(ctx context.Context) {
 		l.mu.Unlock()
 		return
 	}
+	l.mu.Unlock()
+	l.doubted()
+	l.mu.Lock()
 	back := l.queues.emptyAll()
 	l.mu.Unlock()
+	l.abortOrdered(func(*delivery, bool) bool { return true })
 	if len(back) > 0 {
 		l.logger.WarnContext(ctx, "lease in doubt, handing back what is queued", "deliveries", len(back))
 	}
@@ -103,6 +111,11 @@ func (l *launcher) returnDoubtful(ctx context.Context) {
 
 // attempt makes one attempt and passes its outcome on.
 func (l *launcher) attempt(ctx context.Context, s start) {
+	if s.delivery.lane != 0 {
+		var end func()
+		ctx, end = l.ordering(ctx, s.delivery)
+		defer end()
+	}
 	outcome, verdict := l.attempter.attempt(ctx, s.delivery, s.target)
 	s.delivery.agent.end(s.delivery, outcome)
 	l.mu.Lock()
@@ -111,6 +124,33 @@ func (l *launcher) attempt(ctx context.Context, s start) {
 	handBack(back)
 	l.ended()
 	l.poke()
+}
+
+// ordering makes the context of a request of a lane, until end is called.
+func (l *launcher) ordering(ctx context.Context, d *delivery) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ordered[d] = cancel
+	return ctx, func() {
+		cancel()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.ordered, d)
+	}
+}
+
+// abortOrdered ends requests of lanes that are on the wire, if which says so,
+// which is also told whether the lease is in doubt. Whoever has the lane next
+// does not wait for them.
+func (l *launcher) abortOrdered(which func(d *delivery, doubt bool) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for d, cancel := range l.ordered {
+		if which(d, l.doubt) {
+			cancel()
+		}
+	}
 }
 
 // handBack returns deliveries to their leaders, unattempted.

@@ -33,10 +33,10 @@ func subscriptionsCommand(s *settings) *cobra.Command {
 // subscriptionFlags are the fields that users set. Each flag stands for the
 // field that subscriptionField names.
 type subscriptionFlags struct {
-	url, description, payloadMode, secret string
-	eventTypes                            []string
-	schedule                              spansFlag
-	timeout                               spanFlag
+	url, description, payloadMode, secret, ordering string
+	eventTypes                                      []string
+	schedule                                        spansFlag
+	timeout                                         spanFlag
 }
 
 func (f *subscriptionFlags) register(cmd *cobra.Command) {
@@ -51,6 +51,9 @@ func (f *subscriptionFlags) register(cmd *cobra.Command) {
 		"the waits before the 2nd, 3rd, … attempt, as in 5s,5m,2h (default the cluster's)")
 	flags.Var(&f.timeout, "timeout-per-attempt", "how long one attempt may take (default 15s)")
 	flags.StringVar(&f.secret, "secret", "", "signing secret, whsec_… (one is made if not given)")
+	flags.StringVar(&f.ordering, "ordering", "",
+		"none, key (events of equal ordering key one after the other) or subscription (all of them) (default none)")
+	complete(cmd, "ordering", "none", "key", "subscription")
 	complete(cmd, "payload-mode", "standard", "cloudevents-binary", "cloudevents-structured", "raw")
 }
 
@@ -58,7 +61,7 @@ func (f *subscriptionFlags) register(cmd *cobra.Command) {
 // for the flags that set none.
 func subscriptionField(flag string) string {
 	switch flag {
-	case "url", "description", "secret":
+	case "url", "description", "secret", "ordering":
 		return flag
 	case "event-types", "payload-mode", "retry-schedule":
 		return strings.ReplaceAll(flag, "-", "_")
@@ -77,6 +80,7 @@ func (f *subscriptionFlags) subscription(cmd *cobra.Command) *fanfarev1.Subscrip
 		PayloadMode:   f.payloadMode,
 		RetrySchedule: f.schedule.values,
 		Timeout:       f.timeout.value,
+		Ordering:      f.ordering,
 	}
 	if cmd.Flags().Changed("secret") {
 		subscription.Secret = &f.secret
@@ -352,6 +356,7 @@ func subscriptionDetails(s *fanfarev1.Subscription) details {
 		{"Payload mode", s.GetPayloadMode()},
 		{"Retry schedule", spans(s.GetRetrySchedule())},
 		{"Timeout", span(s.GetTimeout())},
+		{"Ordering", s.GetOrdering()},
 		{"Secret", s.GetSecret()},
 		{"Created", moment(s.GetCreateTime())},
 		{"Updated", moment(s.GetUpdateTime())},

@@ -27,7 +27,8 @@ type Worker struct {
 type Send struct {
 	Session SessionID
 	ledger.Delivery
-	Attempt uint32 // to make, from 1
+	Attempt uint32      // to make, from 1
+	Lane    ledger.Lane // the worker keeps its order; NoLane: there is none
 }
 
 // Dispatch is the machine. It is for one goroutine at a time.
@@ -62,7 +63,8 @@ type session struct {
 type subscription struct {
 	number  ledger.Number
 	slot    *slot
-	waiting heap[item]
+	waiting heap[item] // of a lane, no more than the first
+	lanes   *lanes     // nil: it has none
 	hands   map[ledger.Position]*hand
 	window  int
 	pace    ledger.Pace
@@ -75,7 +77,8 @@ type subscription struct {
 type item struct {
 	position ledger.Position
 	attempts uint32 // made so far
-	due      int64  // unix ms
+	lane     ledger.Lane
+	due      int64 // unix ms
 }
 
 // hand is a delivery in a session's hands.
@@ -117,14 +120,12 @@ func (d *Dispatch) Put(number ledger.Number) {
 		return
 	}
 	s := &subscription{
-		number: number,
-		slot:   d.slots[d.SlotOf(number)],
-		hands:  make(map[ledger.Position]*hand),
-		window: WindowStart,
-		timer:  -1,
-		waiting: heap[item]{less: func(a, b item) bool {
-			return cmp.Or(cmp.Compare(a.due, b.due), a.position.Compare(b.position)) < 0
-		}},
+		number:  number,
+		slot:    d.slots[d.SlotOf(number)],
+		hands:   make(map[ledger.Position]*hand),
+		window:  WindowStart,
+		timer:   -1,
+		waiting: heap[item]{less: byDue},
 	}
 	d.subscriptions[number] = s
 	at, _ := slices.BinarySearch(s.slot.members, number)
@@ -138,6 +139,7 @@ func (d *Dispatch) Delete(number ledger.Number) {
 		return
 	}
 	delete(d.subscriptions, number)
+	s.lanes, s.waiting.moved = nil, nil
 	for position := range s.hands {
 		d.take(s, position)
 	}
@@ -153,6 +155,13 @@ func (d *Dispatch) Delete(number ledger.Number) {
 // it waits for the new time. One without attempts is owed for the first time:
 // it must be said once only.
 func (d *Dispatch) Owe(delivery ledger.Delivery, attempts uint32, due int64) {
+	d.OweInLane(delivery, ledger.NoLane, attempts, due)
+}
+
+// OweInLane is Owe for a delivery of a lane: it is sent to nobody before all
+// that is older in its lane has ended, or is on its way to the session that it
+// would be sent to.
+func (d *Dispatch) OweInLane(delivery ledger.Delivery, lane ledger.Lane, attempts uint32, due int64) {
 	s := d.subscriptions[delivery.Subscription]
 	if s == nil {
 		return
@@ -160,7 +169,7 @@ func (d *Dispatch) Owe(delivery ledger.Delivery, attempts uint32, due int64) {
 	if d.take(s, delivery.Position) == nil && attempts > 0 {
 		d.drop(s, delivery.Position)
 	}
-	d.wait(s, item{delivery.Position, attempts, due})
+	d.wait(s, item{delivery.Position, attempts, lane, due})
 }
 
 // End says that a delivery is no longer owed.
@@ -174,8 +183,8 @@ func (d *Dispatch) End(delivery ledger.Delivery) {
 // drop removes a delivery that waits, if it does. Then somebody reported late
 // on what was taken from them: that is rare, and worth no index.
 func (d *Dispatch) drop(s *subscription, position ledger.Position) {
-	if i := s.indexOf(position); i >= 0 {
-		s.waiting.remove(i)
+	if _, waits := s.pull(position); waits {
+		d.arm(s) // there may be another in its place
 	}
 }
 
@@ -268,8 +277,8 @@ func (d *Dispatch) adopt(delivery ledger.Delivery, slot *slot) {
 	if s == nil || s.slot != slot {
 		return
 	}
-	if i := s.indexOf(delivery.Position); i >= 0 {
-		d.hold(s, slot.owner, s.waiting.remove(i))
+	if it, waits := s.pull(delivery.Position); waits {
+		d.hold(s, slot.owner, it)
 	}
 }
 
@@ -324,11 +333,17 @@ func (d *Dispatch) Return(id SessionID, delivery ledger.Delivery) {
 }
 
 // Charge takes the bytes of a delivery just sent from the session's credit.
+// Before it is called nothing follows in the delivery's lane.
 func (d *Dispatch) Charge(send Send, bytes int) {
 	if d.Holds(send.Session, send.Delivery) {
-		h := d.subscriptions[send.Subscription].hands[send.Position]
+		s := d.subscriptions[send.Subscription]
+		h := s.hands[send.Position]
 		h.bytes += bytes
 		h.session.credit.Charge(bytes)
+		if h.lane != ledger.NoLane {
+			s.departed(h.item)
+			d.arm(s)
+		}
 	}
 }
 
@@ -389,11 +404,18 @@ func (d *Dispatch) turn(owner *session, now int64) (Send, bool) {
 				d.arm(s)
 				continue
 			}
-			it := s.pick()
+			it, ok := s.pick()
+			if !ok {
+				d.arm(s)
+				continue
+			}
 			owner.credit.Take()
-			d.place(s, owner, it)
+			d.place(s, owner, owner, it)
 			d.arm(s)
-			return Send{owner.id, ledger.Delivery{Subscription: s.number, Position: it.position}, it.attempts + 1}, true
+			return Send{
+				owner.id, ledger.Delivery{Subscription: s.number, Position: it.position},
+				it.attempts + 1, s.sendLane(it.lane),
+			}, true
 		}
 	}
 	return Send{}, false
@@ -453,18 +475,29 @@ func (s *subscription) due() int64 {
 }
 
 // pick takes the next delivery out of the heap: the one due first or, of an
-// endpoint that is probed, the oldest or the newest.
-func (s *subscription) pick() item {
-	if !s.pace.Probing {
-		return s.waiting.remove(0)
-	}
+// endpoint that is probed, the oldest or the newest. It takes none, and returns
+// false, if that may no longer follow what is in hands of its lane.
+func (s *subscription) pick() (item, bool) {
 	best := 0
-	for i, it := range s.waiting.items {
-		if order := it.position.Compare(s.waiting.items[best].position); order < 0 != s.pace.Newest && order != 0 {
-			best = i
+	if s.pace.Probing {
+		for i, it := range s.waiting.items {
+			if order := it.position.Compare(s.waiting.items[best].position); order < 0 != s.pace.Newest && order != 0 {
+				best = i
+			}
 		}
 	}
-	return s.waiting.remove(best)
+	it := s.waiting.items[best]
+	if it.lane == ledger.NoLane {
+		return s.waiting.remove(best), true
+	}
+	l := s.lane(it.lane)
+	if !s.follows(l, it.position) {
+		s.withdraw(l)
+		return item{}, false
+	}
+	s.waiting.remove(best)
+	l.offered = -1
+	return it, true
 }
 
 // hasten makes all that waits or is in hands due at a time at the latest.
@@ -478,6 +511,14 @@ func (s *subscription) hasten(due int64) {
 	for _, h := range s.hands {
 		h.due = min(h.due, due)
 	}
+	if s.lanes == nil {
+		return
+	}
+	for _, l := range s.lanes.all {
+		for i := range l.rest {
+			l.rest[i].due = min(l.rest[i].due, due)
+		}
+	}
 }
 
 func (s *subscription) indexOf(position ledger.Position) int {
@@ -486,7 +527,7 @@ func (s *subscription) indexOf(position ledger.Position) int {
 
 // wait puts a delivery into its subscription's heap.
 func (d *Dispatch) wait(s *subscription, it item) {
-	s.waiting.push(it)
+	s.enqueue(it)
 	d.arm(s)
 }
 
@@ -524,10 +565,14 @@ func (d *Dispatch) ready(s *subscription) {
 // credit reaches or not, and puts it into its hands.
 func (d *Dispatch) hold(s *subscription, owner *session, it item) {
 	owner.credit.Take()
-	d.place(s, owner, it)
+	d.place(s, owner, nil, it)
 }
 
-func (d *Dispatch) place(s *subscription, owner *session, it item) {
+// place puts a delivery into a session's hands. in is as in subscription.hold.
+func (d *Dispatch) place(s *subscription, owner, in *session, it item) {
+	if it.lane != ledger.NoLane {
+		s.hold(it, in)
+	}
 	s.hands[it.position] = &hand{item: it, session: owner}
 	owner.hands[ledger.Delivery{Subscription: s.number, Position: it.position}] = struct{}{}
 	d.inHand++
@@ -544,6 +589,9 @@ func (d *Dispatch) take(s *subscription, position ledger.Position) *hand {
 	delete(h.session.hands, ledger.Delivery{Subscription: s.number, Position: position})
 	h.session.credit.Give(h.bytes)
 	d.inHand--
+	if h.lane != ledger.NoLane && d.subscriptions[s.number] == s {
+		s.free(h.item)
+	}
 	d.arm(s)
 	return h
 }

@@ -308,9 +308,9 @@ func (l *loop) apply(result ledger.Result) {
 	for i, d := range result.Deliveries {
 		switch d.Kind {
 		case ledger.Owed:
-			l.dispatch.Owe(d.Delivery, d.Attempts, d.Next)
+			l.dispatch.OweInLane(d.Delivery, d.Lane, d.Attempts, d.Next)
 		case ledger.Retried:
-			l.dispatch.Owe(d.Delivery, d.Attempts, d.Next)
+			l.dispatch.OweInLane(d.Delivery, d.Lane, d.Attempts, d.Next)
 			l.dispatch.Failed(d.Subscription)
 		case ledger.Delivered:
 			l.dispatch.End(d.Delivery)
@@ -325,6 +325,9 @@ func (l *loop) apply(result ledger.Result) {
 				l.dispatch.Hasten(d.Subscription, d.Next)
 			}
 		}
+	}
+	for _, s := range result.Reordered {
+		l.dispatch.Reorder(s.Number, s.Lane)
 	}
 	for _, s := range result.Paced {
 		l.dispatch.SetPace(s.Number, s.Pace())

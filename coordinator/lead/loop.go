@@ -67,7 +67,8 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 		loop.dispatch.Put(s.Number)
 		loop.dispatch.SetPace(s.Number, s.Pace())
 		for o := range s.Outstanding() {
-			loop.dispatch.Owe(ledger.Delivery{Subscription: s.Number, Position: o.Position}, o.Attempts, o.Next.UnixMilli())
+			delivery := ledger.Delivery{Subscription: s.Number, Position: o.Position}
+			loop.dispatch.OweInLane(delivery, s.Lane(o.Position), o.Attempts, o.Next.UnixMilli())
 		}
 	}
 	return loop
@@ -323,6 +324,7 @@ func (l *loop) sendEvent(sends []dispatch.Send) {
 			l.dispatch.Charge(s, len(event.GetEvent()))
 			message.Targets = append(message.Targets, &linkv1.Target{
 				Subscription: uint64(s.Subscription), Attempt: s.Attempt, Step: l.ledger.Charged(s.Delivery) + 1,
+				Lane: uint32(s.Lane),
 			})
 		}
 	}

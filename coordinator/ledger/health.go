@@ -119,7 +119,7 @@ func (s *Subscription) Pace() Pace {
 		Stopped: s.mode != Active,
 		Probing: s.breaker.open,
 		Probe:   s.breaker.next,
-		Newest:  s.breaker.open && s.breaker.probes%2 == 1,
+		Newest:  s.breaker.open && s.breaker.probes%2 == 1 && s.Ordering() == Unordered,
 	}
 }
 
@@ -224,7 +224,7 @@ func (l *Ledger) cancelOwed(s *Subscription, result *Result) {
 		result.Deliveries = append(result.Deliveries, s.change(Cancelled, o))
 	}
 	l.outstanding -= len(s.owed)
-	s.owed = nil
+	s.owed, s.lanes = nil, nil
 }
 
 // fallBehind takes a subscription out of the match index: it is caught up from
@@ -249,6 +249,7 @@ func (l *Ledger) expire(before uint64, result *Result) {
 		n := 0
 		for n < len(s.owed) && s.owed[n].position.Sequence < before {
 			result.Deliveries = append(result.Deliveries, s.change(Expired, s.owed[n]))
+			delete(s.lanes, s.owed[n].position)
 			n++
 		}
 		s.owed = slices.Delete(s.owed, 0, n)
@@ -274,6 +275,9 @@ func (l *Ledger) foldReadmit(readmit *linkv1.Readmit, result *Result) {
 		at := Position{sequence, readmit.GetIndexes()[i]}
 		if at.Sequence == 0 || at.Sequence >= l.sequence || s.behind && at.Compare(s.cursor) >= 0 {
 			continue // there is no such event, or it will be admitted as any other
+		}
+		if s.find(at) == nil {
+			s.setLane(at, WholeLane)
 		}
 		l.owe(s, owed{position: at, attempts: readmit.GetAttempts()[i], next: l.time, since: l.time}, result)
 	}

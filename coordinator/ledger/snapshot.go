@@ -116,6 +116,7 @@ func (s *Subscription) encode() *linkv1.SubscriptionState {
 		ModeReason:          s.modeReason,
 		ModeSinceUnixMs:     s.modeSince,
 		Breaker:             s.breaker.encode(),
+		Lanes:               s.laneColumn(),
 	}
 	for _, e := range s.eras {
 		state.Eras = append(state.Eras, &linkv1.Era{UntilSequence: e.until, EventTypes: e.patterns})
@@ -201,6 +202,9 @@ func (l *Ledger) decodeSubscription(state *linkv1.SubscriptionState) {
 			next:     state.GetNextTimesUnixMs()[i],
 			since:    state.GetSinceUnixMs()[i],
 		})
+		if i < len(state.GetLanes()) {
+			s.setLane(s.owed[i].position, Lane(state.GetLanes()[i]))
+		}
 	}
 	l.subscriptions[s.Number] = s
 	l.outstanding += len(s.owed)

@@ -278,6 +278,7 @@ func cloneConfig(given *fanfarev1.Subscription) *fanfarev1.Subscription {
 		PayloadMode:   given.GetPayloadMode(),
 		RetrySchedule: given.GetRetrySchedule(),
 		Timeout:       given.GetTimeout(),
+		Ordering:      given.GetOrdering(),
 	}
 }
 
@@ -303,7 +304,10 @@ func (s *Server) checkSubscription(sub *fanfarev1.Subscription) error {
 	default:
 		return invalid("payload_mode", "is %q; expected standard, cloudevents-binary, cloudevents-structured or raw", sub.GetPayloadMode())
 	}
-	return checkTimes(sub)
+	if err := checkTimes(sub); err != nil {
+		return err
+	}
+	return checkSending(sub)
 }
 
 // checkPatterns says what is wrong with a list of patterns of event types.
@@ -366,6 +370,7 @@ func updatable(given *fanfarev1.Subscription) map[string]bool {
 		"payload_mode":   given.GetPayloadMode() != "",
 		"retry_schedule": len(given.GetRetrySchedule()) > 0,
 		"timeout":        given.GetTimeout() != nil,
+		"ordering":       given.GetOrdering() != "",
 		"secret":         given.Secret != nil,
 	}
 }
@@ -428,6 +433,7 @@ func (s *Server) updated(old *linkv1.StoredSubscription, given *fanfarev1.Subscr
 	if paths["timeout"] {
 		sub.Timeout = from.GetTimeout()
 	}
+	updateSending(sub, from, paths)
 	if err := s.checkSubscription(sub); err != nil {
 		return nil, err
 	}

@@ -67,6 +67,7 @@ func Flapping(period time.Duration) Behaviour {
 type Request struct {
 	EventID string
 	Time    time.Time
+	End     time.Time // when it was answered or cut off; zero: not (yet)
 	Body    []byte
 	Status  int   // answered; 0: not (yet)
 	Signed  error // what is wrong with the signature; nil: nothing
@@ -146,6 +147,7 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler) // cut on the way
 	}
 	index, answer := e.receive(r, body)
+	defer e.ended(index)
 	if answer.After > 0 {
 		select {
 		case <-time.After(answer.After):
@@ -176,8 +178,16 @@ func (e *Endpoint) receive(r *http.Request, body []byte) (index int, answer Answ
 	return len(e.requests) - 1, e.behaviour(e.counts[id])
 }
 
+func (e *Endpoint) ended(index int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.requests[index].End.IsZero() {
+		e.requests[index].End = time.Now()
+	}
+}
+
 func (e *Endpoint) answered(index, status int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.requests[index].Status = status
+	e.requests[index].Status, e.requests[index].End = status, time.Now()
 }

@@ -123,7 +123,17 @@ type Subscription struct {
 	// Why it is not ACTIVE, in words.
 	StateReason string `protobuf:"bytes,14,opt,name=state_reason,json=stateReason,proto3" json:"state_reason,omitempty"`
 	// Since when it is not ACTIVE.
-	StateTime     *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	StateTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	// In which order its events are sent: `none` (the default); `key`: those of
+	// equal ordering key one after the other, and those without a key in none;
+	// or `subscription`: all of them one after the other. One after the other
+	// means by time of publication, and that the next begins only when the one
+	// before has ended: delivered, dead, expired or cancelled. So an event that
+	// fails holds those behind it up until its schedule is used up.
+	//
+	// After a change, what is owed already goes one by one, and before what is
+	// published later.
+	Ordering      string `protobuf:"bytes,40,opt,name=ordering,proto3" json:"ordering,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,6 +271,13 @@ func (x *Subscription) GetStateTime() *timestamppb.Timestamp {
 		return x.StateTime
 	}
 	return nil
+}
+
+func (x *Subscription) GetOrdering() string {
+	if x != nil {
+		return x.Ordering
+	}
+	return ""
 }
 
 // SubscriptionHealth is what the cluster knows of an endpoint just now.
@@ -574,7 +591,7 @@ type UpdateSubscriptionRequest struct {
 	// The subscription, by name, with its new values.
 	Subscription *Subscription `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	// Which fields to change: url, event_types, description, payload_mode,
-	// retry_schedule, timeout, secret. If absent: those that are set.
+	// retry_schedule, timeout, secret, ordering. If absent: those that are set.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -882,7 +899,7 @@ var File_fanfare_v1_subscription_service_proto protoreflect.FileDescriptor
 const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"%fanfare/v1/subscription_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x06\n" +
+	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x06\n" +
 	"\fSubscription\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x15\n" +
 	"\x03url\x18\x02 \x01(\tB\x03\xe0A\x02R\x03url\x12\x1f\n" +
@@ -903,7 +920,8 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\x05state\x18\r \x01(\x0e2\x1e.fanfare.v1.Subscription.StateB\x03\xe0A\x03R\x05state\x12&\n" +
 	"\fstate_reason\x18\x0e \x01(\tB\x03\xe0A\x03R\vstateReason\x12>\n" +
 	"\n" +
-	"state_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tstateTime\"D\n" +
+	"state_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tstateTime\x12\x1a\n" +
+	"\bordering\x18( \x01(\tR\bordering\"D\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +

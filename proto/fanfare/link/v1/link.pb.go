@@ -1161,7 +1161,13 @@ type Target struct {
 	Attempt uint32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// Which step of the schedule it is, from 1: attempts that were made while
 	// the endpoint as a whole failed do not use up the schedule.
-	Step          uint32 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
+	Step uint32 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
+	// If not 0: the lane of the delivery. Those of one subscription's lane come
+	// in the order of their events, and each is attempted only when the one
+	// before has been delivered. If it comes to anything else, or is handed back,
+	// those behind it are handed back too: also what still comes, until the
+	// outcome is durable or the delivery is dispatched again.
+	Lane          uint32 `protobuf:"varint,10,opt,name=lane,proto3" json:"lane,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1213,6 +1219,13 @@ func (x *Target) GetAttempt() uint32 {
 func (x *Target) GetStep() uint32 {
 	if x != nil {
 		return x.Step
+	}
+	return 0
+}
+
+func (x *Target) GetLane() uint32 {
+	if x != nil {
+		return x.Lane
 	}
 	return 0
 }
@@ -1349,11 +1362,13 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x06tenant\x18\x03 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05event\x18\x04 \x01(\fR\x05event\x12/\n" +
 	"\x14publish_time_unix_ms\x18\x05 \x01(\x03R\x11publishTimeUnixMs\x121\n" +
-	"\atargets\x18\x06 \x03(\v2\x17.fanfare.link.v1.TargetR\atargets\"Z\n" +
+	"\atargets\x18\x06 \x03(\v2\x17.fanfare.link.v1.TargetR\atargets\"n\n" +
 	"\x06Target\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\x04R\fsubscription\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x12\n" +
-	"\x04step\x18\x03 \x01(\rR\x04step\"!\n" +
+	"\x04step\x18\x03 \x01(\rR\x04step\x12\x12\n" +
+	"\x04lane\x18\n" +
+	" \x01(\rR\x04lane\"!\n" +
 	"\aDurable\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number2\\\n" +
 	"\vLinkService\x12M\n" +
