@@ -160,6 +160,9 @@ func (a *attempter) judge(d *delivery, t *target, met *answer, begin, end time.T
 	}
 	o.ErrorClass = string(met.class)
 	o.Error = errorText(met)
+	if met.retryAfter > 0 && (met.status == http.StatusTooManyRequests || met.status == http.StatusServiceUnavailable) {
+		o.HoldUntilUnixMs = end.Add(met.retryAfter).UnixMilli()
+	}
 	wait, more := nextWait(t.schedule, d.step, met.retryAfter, a.jitter)
 	if !more || met.status == http.StatusGone {
 		o.Kind = linkv1.Outcome_DEAD

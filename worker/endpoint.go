@@ -83,7 +83,8 @@ type endpoint struct {
 	queue    []*delivery
 	inFlight int
 	window   int
-	failures int // in a row
+	failures int   // in a row
+	hold     int64 // unix ms: it takes nothing before; 0: it does
 	proven   bool
 	ready    *list.Element // its place in levels[inFlight] of its class
 }
@@ -124,10 +125,11 @@ func (q *queues) remove(id endpointID) []*delivery {
 	return back
 }
 
-// push queues a delivery, or returns false if there is no such endpoint.
-func (q *queues) push(id endpointID, d *delivery) bool {
+// push queues a delivery at a time, in unix ms, or returns false if there is no
+// such endpoint or it takes nothing now.
+func (q *queues) push(id endpointID, d *delivery, now int64) bool {
 	e, ok := q.endpoints[id]
-	if !ok || e.target == nil {
+	if !ok || e.target == nil || now < e.hold {
 		return false
 	}
 	e.queue = append(e.queue, d)
@@ -211,6 +213,17 @@ func (q *queues) done(id endpointID, v verdict) []*delivery {
 	}
 	q.place(e)
 	return nil
+}
+
+// holdBack keeps an endpoint from taking anything before a time, in unix ms,
+// and returns what is queued for it.
+func (q *queues) holdBack(id endpointID, until int64) []*delivery {
+	e, ok := q.endpoints[id]
+	if !ok {
+		return nil
+	}
+	e.hold = max(e.hold, until)
+	return q.empty(e)
 }
 
 // judge adjusts an endpoint to what one of its requests met. The endpoint must

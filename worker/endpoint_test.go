@@ -24,7 +24,7 @@ func queuesOf(slots, n int) *queues {
 // fill queues n deliveries for an endpoint, with sequences from 1.
 func fill(q *queues, number uint64, n int) {
 	for sequence := range uint64(n) {
-		q.push(eid(number), &delivery{ref: ref{subscription: number, sequence: sequence + 1}})
+		q.push(eid(number), &delivery{ref: ref{subscription: number, sequence: sequence + 1}}, 0)
 	}
 }
 
@@ -131,10 +131,10 @@ func TestQueuesRemove(t *testing.T) {
 	if diff := cmp.Diff([]uint64{9, 10}, sequences(q.remove(eid(1)))); diff != "" {
 		t.Errorf("handed back (-want +got):\n%s", diff)
 	}
-	if q.push(eid(1), &delivery{}) {
+	if q.push(eid(1), &delivery{}, 0) {
 		t.Error("a removed endpoint took a delivery")
 	}
-	if q.push(eid(2), &delivery{}) {
+	if q.push(eid(2), &delivery{}, 0) {
 		t.Error("an unknown endpoint took a delivery")
 	}
 	for range 8 {
@@ -252,7 +252,7 @@ func (m *queuesModel) step() {
 		}
 	case 2, 3, 4:
 		m.last++
-		ok := m.q.push(eid(number), &delivery{ref: ref{sequence: m.last}})
+		ok := m.q.push(eid(number), &delivery{ref: ref{sequence: m.last}}, 0)
 		if ok != m.known[number] {
 			m.t.Fatalf("push to %d = %v", number, ok)
 		}

@@ -120,6 +120,9 @@ func (l *launcher) attempt(ctx context.Context, s start) {
 	s.delivery.agent.end(s.delivery, outcome)
 	l.mu.Lock()
 	back := l.queues.done(s.id, verdict)
+	if until := outcome.GetHoldUntilUnixMs(); until != 0 {
+		back = append(back, l.queues.holdBack(s.id, until)...)
+	}
 	l.mu.Unlock()
 	handBack(back)
 	l.ended()
@@ -183,11 +186,12 @@ func (l *launcher) remove(id endpointID) []*delivery {
 	return l.queues.remove(id)
 }
 
-// push queues a delivery, or returns false if there is no such endpoint.
+// push queues a delivery, or returns false if there is no such endpoint, or if
+// it takes nothing now.
 func (l *launcher) push(id endpointID, d *delivery) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.queues.push(id, d)
+	return l.queues.push(id, d, time.Now().UnixMilli())
 }
 
 // inFlight returns how many requests are on the wire.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -37,6 +38,8 @@ type subscriptionFlags struct {
 	eventTypes                                      []string
 	schedule                                        spansFlag
 	timeout                                         spanFlag
+	rate                                            float64
+	burst                                           uint32
 }
 
 func (f *subscriptionFlags) register(cmd *cobra.Command) {
@@ -53,6 +56,8 @@ func (f *subscriptionFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.secret, "secret", "", "signing secret, whsec_… (one is made if not given)")
 	flags.StringVar(&f.ordering, "ordering", "",
 		"none, key (events of equal ordering key one after the other) or subscription (all of them) (default none)")
+	flags.Float64Var(&f.rate, "rate", 0, "events a second that are sent at most (0 for no limit)")
+	flags.Uint32Var(&f.burst, "burst", 0, "events that may be sent at once after less than the rate (default a tenth of a second's)")
 	complete(cmd, "ordering", "none", "key", "subscription")
 	complete(cmd, "payload-mode", "standard", "cloudevents-binary", "cloudevents-structured", "raw")
 }
@@ -61,7 +66,7 @@ func (f *subscriptionFlags) register(cmd *cobra.Command) {
 // for the flags that set none.
 func subscriptionField(flag string) string {
 	switch flag {
-	case "url", "description", "secret", "ordering":
+	case "url", "description", "secret", "ordering", "rate", "burst":
 		return flag
 	case "event-types", "payload-mode", "retry-schedule":
 		return strings.ReplaceAll(flag, "-", "_")
@@ -81,6 +86,8 @@ func (f *subscriptionFlags) subscription(cmd *cobra.Command) *fanfarev1.Subscrip
 		RetrySchedule: f.schedule.values,
 		Timeout:       f.timeout.value,
 		Ordering:      f.ordering,
+		Rate:          f.rate,
+		Burst:         f.burst,
 	}
 	if cmd.Flags().Changed("secret") {
 		subscription.Secret = &f.secret
@@ -357,6 +364,7 @@ func subscriptionDetails(s *fanfarev1.Subscription) details {
 		{"Retry schedule", spans(s.GetRetrySchedule())},
 		{"Timeout", span(s.GetTimeout())},
 		{"Ordering", s.GetOrdering()},
+		{"Rate", rate(s)},
 		{"Secret", s.GetSecret()},
 		{"Created", moment(s.GetCreateTime())},
 		{"Updated", moment(s.GetUpdateTime())},
@@ -374,6 +382,24 @@ func eventTypes(s *fanfarev1.Subscription) string {
 		return "*"
 	}
 	return strings.Join(s.GetEventTypes(), ",")
+}
+
+// limited is what can have a rate.
+type limited interface {
+	GetRate() float64
+	GetBurst() uint32
+}
+
+// rate puts a rate in words; empty if there is none.
+func rate(l limited) string {
+	if l.GetRate() == 0 {
+		return ""
+	}
+	text := strconv.FormatFloat(l.GetRate(), 'g', -1, 64) + "/s"
+	if l.GetBurst() > 0 {
+		text += fmt.Sprintf(", %d at once", l.GetBurst())
+	}
+	return text
 }
 
 // subscriptionState says whether a subscription is sent to and, if it is not
@@ -406,6 +432,9 @@ func health(h *fanfarev1.SubscriptionHealth) string {
 		if next := h.GetNextProbeTime(); next != nil {
 			state += ", next at " + moment(next)
 		}
+	}
+	if hold := h.GetHoldTime(); hold != nil {
+		state += ", asks to wait until " + moment(hold)
 	}
 	return state
 }

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
@@ -36,8 +37,10 @@ type Dispatch struct {
 	slots         []*slot
 	sessions      map[SessionID]*session
 	subscriptions map[ledger.Number]*subscription
-	timers        heap[*subscription] // those that look again at a time, by it
-	last          SessionID           // whose turn it was when Next had enough
+	timers        heap[*subscription]         // those that look again at a time, by it
+	tenants       map[ledger.TenantID]*shared // those that have a rate
+	calls         heap[*shared]               // those of which somebody queues, by when the next has a turn
+	last          SessionID                   // whose turn it was when Next had enough
 	inHand        int
 }
 
@@ -68,9 +71,13 @@ type subscription struct {
 	hands   map[ledger.Position]*hand
 	window  int
 	pace    ledger.Pace
-	ready   bool  // in the slot's ring
-	timer   int   // its index in the timers; -1: it has none
-	wake    int64 // unix ms of its timer, if it has one
+	bucket  *bucket // of its rate; nil: it has none
+	tenant  *shared // nil: its tenant has no rate
+	ready   bool    // in the slot's ring
+	queued  bool    // for a token of its tenant's
+	called  bool    // one is there for it
+	timer   int     // its index in the timers; -1: it has none
+	wake    int64   // unix ms of its timer, if it has one
 }
 
 // item is a delivery that waits.
@@ -94,6 +101,11 @@ func New(slots int) *Dispatch {
 		slots:         make([]*slot, slots),
 		sessions:      make(map[SessionID]*session),
 		subscriptions: make(map[ledger.Number]*subscription),
+		tenants:       make(map[ledger.TenantID]*shared),
+		calls: heap[*shared]{
+			less:  func(a, b *shared) bool { return a.wake < b.wake },
+			moved: func(t *shared, i int) { t.timer = i },
+		},
 		timers: heap[*subscription]{
 			less:  func(a, b *subscription) bool { return a.wake < b.wake },
 			moved: func(s *subscription, i int) { s.timer = i },
@@ -328,6 +340,7 @@ func (d *Dispatch) Holds(id SessionID, delivery ledger.Delivery) bool {
 func (d *Dispatch) Return(id SessionID, delivery ledger.Delivery) {
 	if d.Holds(id, delivery) {
 		s := d.subscriptions[delivery.Subscription]
+		s.refund()
 		d.wait(s, d.take(s, delivery.Position).item)
 	}
 }
@@ -354,6 +367,9 @@ func (d *Dispatch) Charge(send Send, bytes int) {
 // of one event can travel together; where there are too many, the session
 // whose turn it was is the last to have one in the next call.
 func (d *Dispatch) Next(now int64, most int) []Send {
+	for len(d.calls.items) > 0 && d.calls.items[0].wake <= now {
+		d.callNext(d.calls.items[0], now)
+	}
 	for len(d.timers.items) > 0 && d.timers.items[0].wake <= now {
 		s := d.timers.items[0]
 		d.disarm(s)
@@ -404,11 +420,15 @@ func (d *Dispatch) turn(owner *session, now int64) (Send, bool) {
 				d.arm(s)
 				continue
 			}
+			if !d.admits(s, now) {
+				continue // it is called
+			}
 			it, ok := s.pick()
 			if !ok {
 				d.arm(s)
 				continue
 			}
+			s.spend(now)
 			owner.credit.Take()
 			d.place(s, owner, owner, it)
 			d.arm(s)
@@ -424,10 +444,17 @@ func (d *Dispatch) turn(owner *session, now int64) (Send, bool) {
 // Wake returns when Next may have something that it does not have now, in unix
 // ms; ok is false when only another input can bring that about.
 func (d *Dispatch) Wake() (at int64, ok bool) {
-	if len(d.timers.items) == 0 {
-		return 0, false
+	at = math.MaxInt64
+	if len(d.timers.items) > 0 {
+		at, ok = d.timers.items[0].wake, true
 	}
-	return d.timers.items[0].wake, true
+	if len(d.calls.items) > 0 {
+		at, ok = min(at, d.calls.items[0].wake), true
+	}
+	if !ok {
+		at = 0
+	}
+	return at, ok
 }
 
 // SlotState is what a slot looks like from outside.
@@ -468,10 +495,14 @@ func (s *subscription) open() bool {
 
 // due returns when the next delivery is due; it must be open.
 func (s *subscription) due() int64 {
+	due := max(s.waiting.items[0].due, s.pace.After)
 	if s.pace.Probing {
-		return s.pace.Probe
+		due = max(s.pace.Probe, s.pace.After)
 	}
-	return s.waiting.items[0].due
+	if s.bucket != nil {
+		due = max(due, s.bucket.due())
+	}
+	return due
 }
 
 // pick takes the next delivery out of the heap: the one due first or, of an
@@ -534,7 +565,7 @@ func (d *Dispatch) wait(s *subscription, it item) {
 // arm sees to it that a subscription with something to send and room for it
 // has its turn when that is due. In the ring, it finds out then.
 func (d *Dispatch) arm(s *subscription) {
-	if s.ready || !s.open() || d.subscriptions[s.number] != s {
+	if s.ready || s.queued || !s.open() || d.subscriptions[s.number] != s {
 		return
 	}
 	due := s.due()
@@ -555,7 +586,7 @@ func (d *Dispatch) disarm(s *subscription) {
 }
 
 func (d *Dispatch) ready(s *subscription) {
-	if !s.ready && s.open() && d.subscriptions[s.number] == s {
+	if !s.ready && !s.queued && s.open() && d.subscriptions[s.number] == s {
 		s.ready = true
 		s.slot.ready = append(s.slot.ready, s)
 	}

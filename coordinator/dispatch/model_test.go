@@ -368,6 +368,8 @@ func (g *game) pace() {
 		pace.Probing, pace.Newest = true, g.chance.IntN(2) == 0 && g.orders[number] == ledger.Unordered
 		pace.Probe = g.now + g.chance.Int64N(60) - 30
 		pace.Stopped = n == 1
+	case n < 8:
+		pace.After = g.now + g.chance.Int64N(60) - 30
 	}
 	g.say("pace of %d is %+v", number, pace)
 	g.d.SetPace(number, pace)
@@ -406,10 +408,11 @@ func (g *game) room(number ledger.Number) int {
 
 // due returns when a delivery may be sent.
 func (g *game) due(delivery ledger.Delivery) int64 {
-	if pace := g.paces[delivery.Subscription]; pace.Probing {
-		return pace.Probe
+	pace := g.paces[delivery.Subscription]
+	if pace.Probing {
+		return max(pace.Probe, pace.After)
 	}
-	return g.owed[delivery].due
+	return max(g.owed[delivery].due, pace.After)
 }
 
 func (g *game) attach() {

@@ -263,6 +263,9 @@ func (l *loop) commit(ctx context.Context, b *block) error {
 		b.acknowledge()
 	}
 	l.apply(result)
+	for _, change := range b.committed.record.GetTenants() {
+		l.limitTenant(ledger.TenantID(change.GetId()))
+	}
 	l.settle(b.outcomes)
 	if len(b.committed.record.GetReplays()) > 0 {
 		select {
@@ -344,6 +347,8 @@ func (l *loop) applySubscription(s ledger.SubscriptionChange) {
 		l.dispatch.Delete(s.Number)
 	} else {
 		l.dispatch.Put(s.Number)
+		l.dispatch.Limit(s.Number, rateOf(s.Current.Stored.GetSubscription()))
+		l.dispatch.Join(s.Number, s.Current.Tenant)
 	}
 	for _, session := range l.sessions {
 		if session.claimed[slot] {

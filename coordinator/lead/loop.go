@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -66,12 +67,35 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 	for _, s := range state.Subscriptions() {
 		loop.dispatch.Put(s.Number)
 		loop.dispatch.SetPace(s.Number, s.Pace())
+		loop.dispatch.Limit(s.Number, rateOf(s.Stored.GetSubscription()))
 		for o := range s.Outstanding() {
 			delivery := ledger.Delivery{Subscription: s.Number, Position: o.Position}
 			loop.dispatch.OweInLane(delivery, s.Lane(o.Position), o.Attempts, o.Next.UnixMilli())
 		}
 	}
+	for _, id := range state.Tenants() {
+		loop.limitTenant(id)
+	}
 	return loop
+}
+
+// limited is what can have a rate.
+type limited interface {
+	GetRate() float64
+	GetBurst() uint32
+}
+
+func rateOf(l limited) dispatch.Rate {
+	return dispatch.Rate{PerSecond: l.GetRate(), Burst: l.GetBurst()}
+}
+
+// limitTenant tells the dispatch machine of a tenant's rate.
+func (l *loop) limitTenant(id ledger.TenantID) {
+	var members []ledger.Number
+	for _, s := range l.ledger.TenantSubscriptions(id, 0, math.MaxInt) {
+		members = append(members, s.Number)
+	}
+	l.dispatch.LimitTenant(id, rateOf(l.ledger.Tenant(id)), members)
 }
 
 func (l *loop) run(ctx context.Context) error {

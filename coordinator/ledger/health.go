@@ -85,6 +85,7 @@ type Health struct {
 	Since      time.Time // when that row began; zero if there is none
 	Open       bool      // the breaker's
 	NextProbe  time.Time // while Open
+	Hold       time.Time // nothing is sent before; zero: the endpoint asks for nothing
 }
 
 // Health returns what is known of the subscription's endpoint.
@@ -92,7 +93,7 @@ func (s *Subscription) Health() Health {
 	return Health{
 		Mode: s.mode, ModeReason: s.modeReason, ModeSince: unixMs(s.modeSince),
 		Failures: s.failures, Since: unixMs(s.failingSince),
-		Open: s.breaker.open, NextProbe: unixMs(s.breaker.next),
+		Open: s.breaker.open, NextProbe: unixMs(s.breaker.next), Hold: unixMs(s.hold),
 	}
 }
 
@@ -111,6 +112,8 @@ type Pace struct {
 	Probing bool
 	Probe   int64
 	Newest  bool
+	// After: nothing before that, in unix ms, because the endpoint asked for it.
+	After int64
 }
 
 // Pace returns how the subscription may be sent to now.
@@ -119,7 +122,29 @@ func (s *Subscription) Pace() Pace {
 		Stopped: s.mode != Active,
 		Probing: s.breaker.open,
 		Probe:   s.breaker.next,
+		After:   s.hold,
 		Newest:  s.breaker.open && s.breaker.probes%2 == 1 && s.Ordering() == Unordered,
+	}
+}
+
+// maxHold bounds for how long an endpoint can ask that nothing is sent to it.
+const maxHold = 24 * time.Hour
+
+// holdBack keeps what an endpoint asks for. What another answer asked for is
+// not shortened.
+func (l *Ledger) holdBack(s *Subscription, until int64, result *Result) {
+	until = min(until, l.time+maxHold.Milliseconds())
+	if until > s.hold && until > l.time {
+		s.hold = until
+		result.paced(s)
+	}
+}
+
+// letGo ends that.
+func (s *Subscription) letGo(result *Result) {
+	if s.hold != 0 {
+		s.hold = 0
+		result.paced(s)
 	}
 }
 
@@ -212,6 +237,7 @@ func (l *Ledger) foldControl(control *linkv1.Control, result *Result) {
 // came meanwhile it is current at once.
 func (l *Ledger) resume(s *Subscription, result *Result) {
 	l.setMode(s, Active, "", result)
+	s.letGo(result)
 	l.succeeded(s, result)
 	if s.behind && s.cursor.Sequence > l.lastEvents {
 		l.catchUp(s)

@@ -445,6 +445,7 @@ func (l *Ledger) foldAttempt(s *Subscription, o owed, reported Reported, result 
 		note(Delivered)
 		l.succeeded(s, result)
 	case linkv1.Outcome_RETRY, linkv1.Outcome_DEAD:
+		l.holdBack(s, outcome.GetHoldUntilUnixMs(), result)
 		gone := outcome.GetStatusCode() == statusGone
 		if l.failed(s, o.position, outcome, result) {
 			o.charged++

@@ -117,6 +117,7 @@ func (s *Subscription) encode() *linkv1.SubscriptionState {
 		ModeSinceUnixMs:     s.modeSince,
 		Breaker:             s.breaker.encode(),
 		Lanes:               s.laneColumn(),
+		HoldUntilUnixMs:     s.hold,
 	}
 	for _, e := range s.eras {
 		state.Eras = append(state.Eras, &linkv1.Era{UntilSequence: e.until, EventTypes: e.patterns})
@@ -187,6 +188,7 @@ func (l *Ledger) decodeSubscription(state *linkv1.SubscriptionState) {
 		failures:     state.GetConsecutiveFailures(),
 		failingSince: state.GetFailingSinceUnixMs(),
 		breaker:      decodeBreaker(state.GetBreaker()),
+		hold:         state.GetHoldUntilUnixMs(),
 		mode:         state.GetMode(),
 		modeReason:   state.GetModeReason(),
 		modeSince:    state.GetModeSinceUnixMs(),

@@ -36,6 +36,7 @@ type Subscription struct {
 	failures     uint64            // in a row, of whatever kind
 	failingSince int64             // unix ms; 0 if the last attempt succeeded
 	breaker      breaker
+	hold         int64 // unix ms: nothing is sent before, as the endpoint asks; 0: it does not
 	mode         Mode
 	modeReason   string // why it is not Active
 	modeSince    int64  // unix ms; 0 while Active
@@ -256,6 +257,7 @@ func (l *Ledger) foldSubscription(change *linkv1.SubscriptionChange, result *Res
 		result.Subscriptions = append(result.Subscriptions, SubscriptionChange{number, s})
 		s.reorder(ordering, result)
 		if moved {
+			s.letGo(result)
 			l.succeeded(s, result) // nothing is known of another endpoint
 		}
 	}

@@ -5,6 +5,14 @@ import (
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
+// Limits of how events are sent. They are part of the API: see
+// subscription_service.proto and tenant_service.proto.
+const (
+	minRate  = 0.001  // events a second
+	maxRate  = 100000 // events a second
+	maxBurst = 100000 // events
+)
+
 // checkSending says what is wrong with what a subscription says of when its
 // events are sent.
 func checkSending(sub *fanfarev1.Subscription) error {
@@ -13,6 +21,25 @@ func checkSending(sub *fanfarev1.Subscription) error {
 	default:
 		return invalid("ordering", "is %q; expected none, key or subscription", sub.GetOrdering())
 	}
+	return checkRate("", sub)
+}
+
+// limited is what can have a rate.
+type limited interface {
+	GetRate() float64
+	GetBurst() uint32
+}
+
+// checkRate says what is wrong with a rate; the fields' names have the prefix.
+func checkRate(prefix string, l limited) error {
+	switch rate, burst := l.GetRate(), l.GetBurst(); {
+	case rate != 0 && !(rate >= minRate && rate <= maxRate): // also what is not a number
+		return invalid(prefix+"rate", "is %v; %v to %v events a second are allowed, or 0 for no limit", rate, minRate, maxRate)
+	case burst > maxBurst:
+		return invalid(prefix+"burst", "is %d; at most %d are allowed", burst, maxBurst)
+	case burst != 0 && rate == 0:
+		return invalid(prefix+"burst", "is %d, but there is no rate", burst)
+	}
 	return nil
 }
 
@@ -20,5 +47,11 @@ func checkSending(sub *fanfarev1.Subscription) error {
 func updateSending(sub, from *fanfarev1.Subscription, paths map[string]bool) {
 	if paths["ordering"] {
 		sub.Ordering = from.GetOrdering()
+	}
+	if paths["rate"] {
+		sub.Rate = from.GetRate()
+	}
+	if paths["burst"] {
+		sub.Burst = from.GetBurst()
 	}
 }

@@ -279,6 +279,8 @@ func cloneConfig(given *fanfarev1.Subscription) *fanfarev1.Subscription {
 		RetrySchedule: given.GetRetrySchedule(),
 		Timeout:       given.GetTimeout(),
 		Ordering:      given.GetOrdering(),
+		Rate:          given.GetRate(),
+		Burst:         given.GetBurst(),
 	}
 }
 
@@ -371,6 +373,8 @@ func updatable(given *fanfarev1.Subscription) map[string]bool {
 		"retry_schedule": len(given.GetRetrySchedule()) > 0,
 		"timeout":        given.GetTimeout() != nil,
 		"ordering":       given.GetOrdering() != "",
+		"rate":           given.GetRate() != 0,
+		"burst":          given.GetBurst() != 0,
 		"secret":         given.Secret != nil,
 	}
 }
@@ -496,6 +500,9 @@ func showWithHealth(sub *ledger.Subscription, stored *linkv1.StoredSubscription)
 		FailingSince:        timeOf(health.Since),
 		BreakerOpen:         health.Open,
 		NextProbeTime:       timeOf(health.NextProbe),
+	}
+	if health.Hold.After(time.Now()) {
+		shown.Health.HoldTime = timeOf(health.Hold)
 	}
 	return shown
 }

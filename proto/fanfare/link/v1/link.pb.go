@@ -547,8 +547,10 @@ type Outcome struct {
 	// At most 4 KiB of the answer's body.
 	ResponseBody   []byte `protobuf:"bytes,11,opt,name=response_body,json=responseBody,proto3" json:"response_body,omitempty"`
 	NextTimeUnixMs int64  `protobuf:"varint,12,opt,name=next_time_unix_ms,json=nextTimeUnixMs,proto3" json:"next_time_unix_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// If not 0: the endpoint asks that nothing is sent to it before.
+	HoldUntilUnixMs int64 `protobuf:"varint,20,opt,name=hold_until_unix_ms,json=holdUntilUnixMs,proto3" json:"hold_until_unix_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Outcome) Reset() {
@@ -661,6 +663,13 @@ func (x *Outcome) GetResponseBody() []byte {
 func (x *Outcome) GetNextTimeUnixMs() int64 {
 	if x != nil {
 		return x.NextTimeUnixMs
+	}
+	return 0
+}
+
+func (x *Outcome) GetHoldUntilUnixMs() int64 {
+	if x != nil {
+		return x.HoldUntilUnixMs
 	}
 	return 0
 }
@@ -1307,7 +1316,7 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x05index\x18\x03 \x01(\rR\x05index\"\\\n" +
 	"\fOutcomeBatch\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x124\n" +
-	"\boutcomes\x18\x02 \x03(\v2\x18.fanfare.link.v1.OutcomeR\boutcomes\"\xf0\x03\n" +
+	"\boutcomes\x18\x02 \x03(\v2\x18.fanfare.link.v1.OutcomeR\boutcomes\"\x9d\x04\n" +
 	"\aOutcome\x121\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1d.fanfare.link.v1.Outcome.KindR\x04kind\x12\"\n" +
 	"\fsubscription\x18\x02 \x01(\x04R\fsubscription\x12\x1a\n" +
@@ -1324,7 +1333,8 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x05error\x18\n" +
 	" \x01(\tR\x05error\x12#\n" +
 	"\rresponse_body\x18\v \x01(\fR\fresponseBody\x12)\n" +
-	"\x11next_time_unix_ms\x18\f \x01(\x03R\x0enextTimeUnixMs\"N\n" +
+	"\x11next_time_unix_ms\x18\f \x01(\x03R\x0enextTimeUnixMs\x12+\n" +
+	"\x12hold_until_unix_ms\x18\x14 \x01(\x03R\x0fholdUntilUnixMs\"N\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tDELIVERED\x10\x01\x12\t\n" +

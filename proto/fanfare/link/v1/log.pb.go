@@ -1033,10 +1033,13 @@ type OutcomeDetail struct {
 	// Which outcome of the record.
 	Outcome uint32 `protobuf:"varint,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	// Next attempt minus record time.
-	NextDelayMs   int64  `protobuf:"zigzag64,2,opt,name=next_delay_ms,json=nextDelayMs,proto3" json:"next_delay_ms,omitempty"`
-	ErrorClass    string `protobuf:"bytes,3,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
-	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
-	ResponseBody  []byte `protobuf:"bytes,5,opt,name=response_body,json=responseBody,proto3" json:"response_body,omitempty"`
+	NextDelayMs  int64  `protobuf:"zigzag64,2,opt,name=next_delay_ms,json=nextDelayMs,proto3" json:"next_delay_ms,omitempty"`
+	ErrorClass   string `protobuf:"bytes,3,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
+	Error        string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	ResponseBody []byte `protobuf:"bytes,5,opt,name=response_body,json=responseBody,proto3" json:"response_body,omitempty"`
+	// If not 0: until when the endpoint asks that nothing is sent to it, minus
+	// record time.
+	HoldDelayMs   int64 `protobuf:"zigzag64,20,opt,name=hold_delay_ms,json=holdDelayMs,proto3" json:"hold_delay_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1104,6 +1107,13 @@ func (x *OutcomeDetail) GetResponseBody() []byte {
 		return x.ResponseBody
 	}
 	return nil
+}
+
+func (x *OutcomeDetail) GetHoldDelayMs() int64 {
+	if x != nil {
+		return x.HoldDelayMs
+	}
+	return 0
 }
 
 // Admit takes positions from the log into the outstanding set of a
@@ -1485,9 +1495,11 @@ type SubscriptionState struct {
 	Breaker         *Breaker         `protobuf:"bytes,18,opt,name=breaker,proto3" json:"breaker,omitempty"`
 	// If it is ordered by key: the lanes, in the same columns; none if they are
 	// all 0.
-	Lanes         []uint32 `protobuf:"varint,27,rep,packed,name=lanes,proto3" json:"lanes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Lanes []uint32 `protobuf:"varint,27,rep,packed,name=lanes,proto3" json:"lanes,omitempty"`
+	// If not 0: nothing is sent to it before.
+	HoldUntilUnixMs int64 `protobuf:"varint,28,opt,name=hold_until_unix_ms,json=holdUntilUnixMs,proto3" json:"hold_until_unix_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *SubscriptionState) Reset() {
@@ -1651,6 +1663,13 @@ func (x *SubscriptionState) GetLanes() []uint32 {
 		return x.Lanes
 	}
 	return nil
+}
+
+func (x *SubscriptionState) GetHoldUntilUnixMs() int64 {
+	if x != nil {
+		return x.HoldUntilUnixMs
+	}
+	return 0
 }
 
 // Breaker is what is known of an endpoint's failures.
@@ -1877,14 +1896,15 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\aworkers\x18\t \x03(\rR\aworkers\x12!\n" +
 	"\fworker_names\x18\n" +
 	" \x03(\tR\vworkerNames\x128\n" +
-	"\adetails\x18\v \x03(\v2\x1e.fanfare.link.v1.OutcomeDetailR\adetails\"\xa9\x01\n" +
+	"\adetails\x18\v \x03(\v2\x1e.fanfare.link.v1.OutcomeDetailR\adetails\"\xcd\x01\n" +
 	"\rOutcomeDetail\x12\x18\n" +
 	"\aoutcome\x18\x01 \x01(\rR\aoutcome\x12\"\n" +
 	"\rnext_delay_ms\x18\x02 \x01(\x12R\vnextDelayMs\x12\x1f\n" +
 	"\verror_class\x18\x03 \x01(\tR\n" +
 	"errorClass\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12#\n" +
-	"\rresponse_body\x18\x05 \x01(\fR\fresponseBody\"\xbd\x01\n" +
+	"\rresponse_body\x18\x05 \x01(\fR\fresponseBody\x12\"\n" +
+	"\rhold_delay_ms\x18\x14 \x01(\x12R\vholdDelayMs\"\xbd\x01\n" +
 	"\x05Admit\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\x04R\fsubscription\x12#\n" +
 	"\rnext_sequence\x18\x02 \x01(\x04R\fnextSequence\x12\x1d\n" +
@@ -1921,7 +1941,7 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\areplays\x18\r \x03(\v2\x1d.fanfare.link.v1.ReplayChangeR\areplays\x12%\n" +
 	"\x0emark_sequences\x18\x0e \x03(\x04R\rmarkSequences\x12+\n" +
 	"\x12mark_times_unix_ms\x18\x10 \x03(\x03R\x0fmarkTimesUnixMs\x12\x12\n" +
-	"\x04hash\x18\x0f \x01(\fR\x04hash\"\xea\x05\n" +
+	"\x04hash\x18\x0f \x01(\fR\x04hash\"\x97\x06\n" +
 	"\x11SubscriptionState\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12;\n" +
 	"\x06stored\x18\x02 \x01(\v2#.fanfare.link.v1.StoredSubscriptionR\x06stored\x12\x16\n" +
@@ -1943,7 +1963,8 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"modeReason\x12+\n" +
 	"\x12mode_since_unix_ms\x18\x11 \x01(\x03R\x0fmodeSinceUnixMs\x122\n" +
 	"\abreaker\x18\x12 \x01(\v2\x18.fanfare.link.v1.BreakerR\abreaker\x12\x14\n" +
-	"\x05lanes\x18\x1b \x03(\rR\x05lanes\"\xb6\x01\n" +
+	"\x05lanes\x18\x1b \x03(\rR\x05lanes\x12+\n" +
+	"\x12hold_until_unix_ms\x18\x1c \x01(\x03R\x0fholdUntilUnixMs\"\xb6\x01\n" +
 	"\aBreaker\x12\x1a\n" +
 	"\bfailures\x18\x01 \x01(\x04R\bfailures\x12\x1c\n" +
 	"\tsequences\x18\x02 \x03(\x04R\tsequences\x12\x18\n" +
