@@ -2,6 +2,7 @@ package worker
 
 import (
 	"container/list"
+	"math"
 	"slices"
 )
 
@@ -69,7 +70,10 @@ type queues struct {
 	endpoints map[endpointID]*endpoint
 	proven    class
 	trial     class
-	trialTurn bool // the trial class goes first when both classes have equals
+	ripening  map[*endpoint]int64 // :: endpoint with a batch that waits for more -> until when, in unix ms
+	earliest  int64               // no later than the first of these
+	now       int64               // the latest time that it was told
+	trialTurn bool                // the trial class goes first when both classes have equals
 }
 
 // endpoint is one endpoint's queue and window.
@@ -83,8 +87,9 @@ type endpoint struct {
 	queue    []*delivery
 	inFlight int
 	window   int
-	failures int   // in a row
-	hold     int64 // unix ms: it takes nothing before; 0: it does
+	failures int    // in a row
+	bytes    uint64 // of the events in queue
+	hold     int64  // unix ms: it takes nothing before; 0: it does
 	proven   bool
 	ready    *list.Element // its place in levels[inFlight] of its class
 }
@@ -96,7 +101,7 @@ type class struct {
 }
 
 func newQueues(limit int) *queues {
-	return &queues{limit: limit, endpoints: make(map[endpointID]*endpoint)}
+	return &queues{limit: limit, endpoints: make(map[endpointID]*endpoint), ripening: make(map[*endpoint]int64)}
 }
 
 // put adds an endpoint or changes how it is sent to. What is queued goes the
@@ -132,7 +137,10 @@ func (q *queues) push(id endpointID, d *delivery, now int64) bool {
 	if !ok || e.target == nil || now < e.hold {
 		return false
 	}
+	q.now = max(q.now, now)
+	d.since = now
 	e.queue = append(e.queue, d)
+	e.bytes += d.size
 	q.place(e)
 	return true
 }
@@ -141,12 +149,17 @@ func (q *queues) push(id endpointID, d *delivery, now int64) bool {
 type start struct {
 	id       endpointID
 	delivery *delivery
+	rest     []*delivery // of the same batch
 	target   *target
 }
 
 // next takes the next delivery to send, or returns false if there is none that
 // may be sent now. Each is ended by one call of done.
-func (q *queues) next() (start, bool) {
+func (q *queues) next(now int64) (start, bool) {
+	q.now = max(q.now, now)
+	if len(q.ripening) > 0 && q.earliest <= now {
+		q.ripen()
+	}
 	free := q.limit - q.proven.inFlight - q.trial.inFlight
 	if free <= 0 {
 		return start{}, false
@@ -189,11 +202,53 @@ func (q *queues) startFirst(l *class, level int) start {
 	d := e.queue[0]
 	e.queue[0] = nil // the array lives on behind the slice
 	e.queue = e.queue[1:]
+	e.bytes -= d.size
+	var rest []*delivery
+	if e.target.batch != nil {
+		n := max(0, min(e.target.batch.count-1, len(e.queue)))
+		rest = slices.Clone(e.queue[:n])
+		for _, other := range rest {
+			e.bytes -= other.size
+		}
+		clear(e.queue[:n])
+		e.queue = e.queue[n:]
+	}
 	e.inFlight++
 	l.inFlight++
 	q.place(e)
-	return start{id: e.id, delivery: d, target: e.target}
+	return start{id: e.id, delivery: d, rest: rest, target: e.target}
 }
+
+// batches reports whether an endpoint is sent batches.
+func (q *queues) batches(id endpointID) bool {
+	e := q.endpoints[id]
+	return e != nil && e.target != nil && e.target.batch != nil
+}
+
+// emptyOne takes away what is queued for an endpoint, and leaves it.
+func (q *queues) emptyOne(id endpointID) []*delivery {
+	e := q.endpoints[id]
+	if e == nil {
+		return nil
+	}
+	return q.empty(e)
+}
+
+// ripen has those looked at whose batch has waited for long enough.
+func (q *queues) ripen() {
+	q.earliest = math.MaxInt64
+	for e, at := range q.ripening {
+		if at <= q.now {
+			q.place(e)
+		} else {
+			q.earliest = min(q.earliest, at)
+		}
+	}
+}
+
+// wake returns when next may have a batch that it does not have now, in unix
+// ms, if it may without another input.
+func (q *queues) wake() (at int64, ok bool) { return q.earliest, len(q.ripening) > 0 }
 
 // done ends a request that next started. After the fifth failure in a row, and
 // each further one, it returns what is queued for the endpoint: it is to be
@@ -266,8 +321,9 @@ func (q *queues) inFlight() int {
 // empty takes away what is queued for an endpoint.
 func (q *queues) empty(e *endpoint) []*delivery {
 	q.displace(e)
+	delete(q.ripening, e)
 	back := slices.Clip(e.queue)
-	e.queue = nil
+	e.queue, e.bytes = nil, 0
 	return back
 }
 
@@ -280,9 +336,32 @@ func (q *queues) class(e *endpoint) *class {
 
 // place enters an endpoint among the ready ones, if it is ready.
 func (q *queues) place(e *endpoint) {
+	if e.target != nil && e.target.batch != nil && !q.ripe(e) {
+		return
+	}
 	if e.ready == nil && len(e.queue) > 0 && e.inFlight < e.window {
 		e.ready = q.class(e).levels[e.inFlight].PushBack(e)
 	}
+}
+
+// ripe reports whether what is queued for an endpoint is to be sent as a batch,
+// and has it looked at again when the first has waited for long enough.
+func (q *queues) ripe(e *endpoint) bool {
+	batch := e.target.batch
+	if len(e.queue) == 0 || batch.ordered && e.inFlight > 0 {
+		delete(q.ripening, e)
+		return false
+	}
+	at := e.queue[0].since + batch.wait.Milliseconds()
+	if len(e.queue) < batch.count && e.bytes < uint64(batch.bytes) && at > q.now { //nolint:gosec // not negative
+		if len(q.ripening) == 0 || at < q.earliest {
+			q.earliest = at
+		}
+		q.ripening[e] = at
+		return false
+	}
+	delete(q.ripening, e)
+	return true
 }
 
 // displace is the inverse of place. The class and inFlight must be as they were

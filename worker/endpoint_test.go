@@ -31,7 +31,7 @@ func fill(q *queues, number uint64, n int) {
 // startAll starts all that may be started and returns it as "endpoint/sequence".
 func startAll(q *queues) []string {
 	var started []string
-	for s, ok := q.next(); ok; s, ok = q.next() {
+	for s, ok := q.next(0); ok; s, ok = q.next(0) {
 		started = append(started, fmt.Sprintf("%d/%d", s.id.number, s.delivery.sequence))
 	}
 	return started
@@ -76,7 +76,7 @@ func TestQueuesWindow(t *testing.T) {
 			q := queuesOf(1024, 1)
 			for _, v := range test.verdicts {
 				fill(q, 1, 1)
-				if _, ok := q.next(); !ok {
+				if _, ok := q.next(0); !ok {
 					t.Fatal("nothing started")
 				}
 				q.done(eid(1), v)
@@ -94,7 +94,7 @@ func TestQueuesHandBackAfterFailuresInARow(t *testing.T) {
 	fill(q, 1, 20)
 	fail := func(v verdict) []uint64 {
 		t.Helper()
-		if _, ok := q.next(); !ok {
+		if _, ok := q.next(0); !ok {
 			t.Fatal("nothing started")
 		}
 		return sequences(q.done(eid(1), v))
@@ -150,7 +150,7 @@ func TestQueuesReplaceTarget(t *testing.T) {
 	fill(q, 1, 1)
 	changed := &target{url: "new"}
 	q.put(eid(1), changed)
-	if s, ok := q.next(); !ok || s.target != changed {
+	if s, ok := q.next(0); !ok || s.target != changed {
 		t.Errorf("next = %v, %v; want the changed target", s, ok)
 	}
 }
@@ -260,7 +260,7 @@ func (m *queuesModel) step() {
 			m.queued[number] = append(m.queued[number], m.last)
 		}
 	case 5, 6, 7:
-		s, ok := m.q.next()
+		s, ok := m.q.next(0)
 		if !ok {
 			m.checkNoneMayStart()
 			return

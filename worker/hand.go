@@ -22,6 +22,9 @@ type delivery struct {
 	attempt uint32 // number of the one to make
 	step    uint32 // of the schedule, that it is
 	lane    uint32 // 0: it is in no order
+	pushed  bool   // it was queued to be sent, which in a lane it may not be yet
+	since   int64  // unix ms: when it was queued
+	size    uint64 // of its event
 	slot    int32
 	message *message // nil once it has ended
 	load    *load

@@ -10,7 +10,7 @@ import (
 // use.
 type lane struct {
 	// open have not ended, in the order in which they came. The first has been
-	// queued, the others have not.
+	// queued, the others have not; or several have, to be sent in one batch.
 	open []*delivery
 	// back are those that have ended, but were not delivered, and the leader may
 	// have sent what follows before it knew. Each is here until its outcome is
@@ -44,6 +44,32 @@ func (l *lane) close(ended *delivery) (rest []*delivery) {
 	return l.open[i:]
 }
 
+// pushed returns how many of open have been queued.
+func (l *lane) pushed() int {
+	n := 0
+	for n < len(l.open) && l.open[n].pushed {
+		n++
+	}
+	return n
+}
+
+// begins reports whether deliveries can be sent together: whether those of each
+// lane are the first of it.
+func (h *hand) begins(deliveries []*delivery) bool {
+	next := make(map[*lane]int)
+	for _, d := range deliveries {
+		if d.lane == 0 {
+			continue
+		}
+		l := h.lane(d)
+		if n := next[l]; n >= len(l.open) || l.open[n] != d || l.broken(d) {
+			return false
+		}
+		next[l]++
+	}
+	return true
+}
+
 // lane returns the lane of a delivery that has one.
 func (h *hand) lane(d *delivery) *lane {
 	lanes := h.lanes[d.subscription]
@@ -74,10 +100,9 @@ func (h *hand) tidy(d *delivery) {
 // the first of each.
 func (h *hand) unqueued(subscription uint64) (back []*delivery) {
 	for _, l := range h.lanes[subscription] {
-		if len(l.open) > 1 {
-			back = append(back, l.open[1:]...)
-			l.open = l.open[:1:1]
-		}
+		n := l.pushed()
+		back = append(back, l.open[n:]...)
+		l.open = l.open[:n:n]
 	}
 	return back
 }

@@ -199,11 +199,13 @@ func (a *agent) advance(ended *delivery) {
 	rest := l.close(ended)
 	if ended.outcome.GetKind() != linkv1.Outcome_DELIVERED {
 		l.back[ended.ref] = struct{}{}
+		// What is queued for the same batch goes back when this one ends.
+		rest = rest[min(len(rest), max(0, l.pushed()-(len(l.open)-len(rest)))):]
 		l.open = l.open[:len(l.open)-len(rest)]
 		for _, d := range rest {
 			a.endLocked(d, d.newOutcome(linkv1.Outcome_RETURNED))
 		}
-	} else if len(rest) > 0 && len(rest) == len(l.open) {
+	} else if len(rest) > 0 && len(rest) == len(l.open) && !l.open[0].pushed {
 		a.queue(l.open[0])
 	}
 	a.hand.tidy(ended)
@@ -211,6 +213,7 @@ func (a *agent) advance(ended *delivery) {
 
 // queue has a delivery sent, or hands it back. Called with mu held.
 func (a *agent) queue(d *delivery) {
+	d.pushed = true
 	if !a.launcher.push(endpointID{a.partition, d.subscription}, d) {
 		a.endLocked(d, d.newOutcome(linkv1.Outcome_RETURNED))
 	}
@@ -412,7 +415,7 @@ func (a *agent) dispatch(d *linkv1.Dispatch) error {
 		}
 		a.take(&delivery{
 			ref: r, agent: a, attempt: target.GetAttempt(), step: target.GetStep(), lane: target.GetLane(),
-			slot: noSlot, message: m, load: l,
+			slot: noSlot, message: m, load: l, size: l.bytes,
 		})
 	}
 	a.launcher.poke()
@@ -449,9 +452,17 @@ func (a *agent) takeInLane(d *delivery) {
 		return
 	}
 	l.open = append(l.open, d)
-	if len(l.open) == 1 {
+	if len(l.open) == 1 || l.pushed() == len(l.open)-1 && a.launcher.batches(endpointID{a.partition, d.subscription}) {
 		a.queue(d)
 	}
+}
+
+// begins reports whether deliveries of one subscription can be sent together,
+// as far as their order goes.
+func (a *agent) begins(deliveries []*delivery) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.hand.begins(deliveries)
 }
 
 // durable forgets what the leader has made durable.

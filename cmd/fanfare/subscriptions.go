@@ -40,6 +40,8 @@ type subscriptionFlags struct {
 	timeout                                         spanFlag
 	rate                                            float64
 	burst                                           uint32
+	batchCount, batchBytes                          uint32
+	batchWait                                       spanFlag
 }
 
 func (f *subscriptionFlags) register(cmd *cobra.Command) {
@@ -58,6 +60,9 @@ func (f *subscriptionFlags) register(cmd *cobra.Command) {
 		"none, key (events of equal ordering key one after the other) or subscription (all of them) (default none)")
 	flags.Float64Var(&f.rate, "rate", 0, "events a second that are sent at most (0 for no limit)")
 	flags.Uint32Var(&f.burst, "burst", 0, "events that may be sent at once after less than the rate (default a tenth of a second's)")
+	flags.Uint32Var(&f.batchCount, "batch-count", 0, "events that are sent together at most, 1 to 1000 (0 to send each alone)")
+	flags.Uint32Var(&f.batchBytes, "batch-bytes", 0, "bytes of a batch (default 1 MiB)")
+	flags.Var(&f.batchWait, "batch-wait", "how long the first event of a batch waits for others (default 1s)")
 	complete(cmd, "ordering", "none", "key", "subscription")
 	complete(cmd, "payload-mode", "standard", "cloudevents-binary", "cloudevents-structured", "raw")
 }
@@ -68,7 +73,7 @@ func subscriptionField(flag string) string {
 	switch flag {
 	case "url", "description", "secret", "ordering", "rate", "burst":
 		return flag
-	case "event-types", "payload-mode", "retry-schedule":
+	case "event-types", "payload-mode", "retry-schedule", "batch-count", "batch-bytes", "batch-wait":
 		return strings.ReplaceAll(flag, "-", "_")
 	case "timeout-per-attempt":
 		return "timeout"
@@ -88,6 +93,9 @@ func (f *subscriptionFlags) subscription(cmd *cobra.Command) *fanfarev1.Subscrip
 		Ordering:      f.ordering,
 		Rate:          f.rate,
 		Burst:         f.burst,
+		BatchCount:    f.batchCount,
+		BatchBytes:    f.batchBytes,
+		BatchWait:     f.batchWait.value,
 	}
 	if cmd.Flags().Changed("secret") {
 		subscription.Secret = &f.secret
@@ -365,6 +373,7 @@ func subscriptionDetails(s *fanfarev1.Subscription) details {
 		{"Timeout", span(s.GetTimeout())},
 		{"Ordering", s.GetOrdering()},
 		{"Rate", rate(s)},
+		{"Batch", batching(s)},
 		{"Secret", s.GetSecret()},
 		{"Created", moment(s.GetCreateTime())},
 		{"Updated", moment(s.GetUpdateTime())},
@@ -398,6 +407,21 @@ func rate(l limited) string {
 	text := strconv.FormatFloat(l.GetRate(), 'g', -1, 64) + "/s"
 	if l.GetBurst() > 0 {
 		text += fmt.Sprintf(", %d at once", l.GetBurst())
+	}
+	return text
+}
+
+// batching puts in words how events are sent together; empty if they are not.
+func batching(s *fanfarev1.Subscription) string {
+	if s.GetBatchCount() == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("up to %d events", s.GetBatchCount())
+	if s.GetBatchBytes() > 0 {
+		text += fmt.Sprintf(", %d bytes", s.GetBatchBytes())
+	}
+	if s.GetBatchWait() != nil {
+		text += ", after " + span(s.GetBatchWait())
 	}
 	return text
 }

@@ -12,8 +12,12 @@ import (
 // Windows of a subscription: how many of its deliveries may be in hands.
 const (
 	WindowStart = 16  // until its endpoint has shown what it can do
-	WindowMax   = 512 // however well it does
+	WindowMax   = 512 // however well it does; or one batch, if that is more
 )
+
+// batchShare is which part of a batch each place in the window of a subscription
+// that is sent batches stands for.
+const batchShare = 8
 
 // SessionID names a session; each one that attaches gets a new one.
 type SessionID uint64
@@ -70,6 +74,7 @@ type subscription struct {
 	lanes   *lanes     // nil: it has none
 	hands   map[ledger.Position]*hand
 	window  int
+	batch   int // how many of its deliveries are sent together at most; 0: each alone
 	pace    ledger.Pace
 	bucket  *bucket // of its rate; nil: it has none
 	tenant  *shared // nil: its tenant has no rate
@@ -212,6 +217,14 @@ func (d *Dispatch) Succeeded(number ledger.Number) {
 func (d *Dispatch) Failed(number ledger.Number) {
 	if s := d.subscriptions[number]; s != nil {
 		s.window = max(s.window/2, 1)
+	}
+}
+
+// Batch says how many of a subscription's deliveries are sent together at most.
+func (d *Dispatch) Batch(number ledger.Number, count int) {
+	if s := d.subscriptions[number]; s != nil {
+		s.batch = count
+		d.arm(s)
 	}
 }
 
@@ -483,7 +496,7 @@ func (d *Dispatch) InHand() int { return d.inHand }
 
 // open reports whether the subscription has something waiting and room for it.
 func (s *subscription) open() bool {
-	most := s.window
+	most := s.room()
 	switch {
 	case s.pace.Stopped:
 		most = 0
@@ -491,6 +504,17 @@ func (s *subscription) open() bool {
 		most = 1
 	}
 	return len(s.waiting.items) > 0 && len(s.hands) < most
+}
+
+// room returns how many of its deliveries may be in hands by its window, which
+// counts requests: of one that is sent batches, enough for a batch to fill. What
+// counts for one that fails is an eighth of a batch, so that it soon holds no
+// more of a worker's credit than others can.
+func (s *subscription) room() int {
+	if s.batch <= batchShare {
+		return s.window
+	}
+	return min(s.window*(s.batch/batchShare), max(WindowMax, s.batch))
 }
 
 // due returns when the next delivery is due; it must be open.

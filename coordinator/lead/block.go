@@ -347,7 +347,7 @@ func (l *loop) applySubscription(s ledger.SubscriptionChange) {
 		l.dispatch.Delete(s.Number)
 	} else {
 		l.dispatch.Put(s.Number)
-		l.dispatch.Limit(s.Number, rateOf(s.Current.Stored.GetSubscription()))
+		l.configure(s.Current)
 		l.dispatch.Join(s.Number, s.Current.Tenant)
 	}
 	for _, session := range l.sessions {

@@ -67,7 +67,7 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 	for _, s := range state.Subscriptions() {
 		loop.dispatch.Put(s.Number)
 		loop.dispatch.SetPace(s.Number, s.Pace())
-		loop.dispatch.Limit(s.Number, rateOf(s.Stored.GetSubscription()))
+		loop.configure(s)
 		for o := range s.Outstanding() {
 			delivery := ledger.Delivery{Subscription: s.Number, Position: o.Position}
 			loop.dispatch.OweInLane(delivery, s.Lane(o.Position), o.Attempts, o.Next.UnixMilli())
@@ -77,6 +77,14 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 		loop.limitTenant(id)
 	}
 	return loop
+}
+
+// configure tells the dispatch machine how fast a subscription is sent to, and
+// how much at a time.
+func (l *loop) configure(s *ledger.Subscription) {
+	config := s.Stored.GetSubscription()
+	l.dispatch.Limit(s.Number, rateOf(config))
+	l.dispatch.Batch(s.Number, int(config.GetBatchCount()))
 }
 
 // limited is what can have a rate.

@@ -281,6 +281,9 @@ func cloneConfig(given *fanfarev1.Subscription) *fanfarev1.Subscription {
 		Ordering:      given.GetOrdering(),
 		Rate:          given.GetRate(),
 		Burst:         given.GetBurst(),
+		BatchCount:    given.GetBatchCount(),
+		BatchBytes:    given.GetBatchBytes(),
+		BatchWait:     given.GetBatchWait(),
 	}
 }
 
@@ -375,6 +378,9 @@ func updatable(given *fanfarev1.Subscription) map[string]bool {
 		"ordering":       given.GetOrdering() != "",
 		"rate":           given.GetRate() != 0,
 		"burst":          given.GetBurst() != 0,
+		"batch_count":    given.GetBatchCount() != 0,
+		"batch_bytes":    given.GetBatchBytes() != 0,
+		"batch_wait":     given.GetBatchWait() != nil,
 		"secret":         given.Secret != nil,
 	}
 }

@@ -61,33 +61,47 @@ func checkLane(t *testing.T, name string, ids []string, requests []sim.Request, 
 	accepted, newest := make([]bool, len(ids)), -1
 	for i, r := range requests {
 		place, _ := of(r.EventID)
-		if i > 0 && (requests[i-1].End.IsZero() || requests[i-1].End.After(r.Time)) {
+		together := i > 0 && r.Batch != "" && r.Batch == requests[i-1].Batch && r.Time.Equal(requests[i-1].Time)
+		if i > 0 && !together && (requests[i-1].End.IsZero() || requests[i-1].End.After(r.Time)) {
 			t.Errorf("%s: %s begins at %v, and %s ends at %v", name, r.EventID, r.Time, requests[i-1].EventID, requests[i-1].End)
 		}
-		if place < newest && !accepted[place] {
+		if place < newest && !accepted[place] && !together {
 			t.Errorf("%s: %s is sent after %s", name, r.EventID, ids[newest])
 		}
 		for before := range place {
-			if _, failed := of(ids[before]); place > newest && !accepted[before] && !failed {
+			if _, failed := of(ids[before]); place > newest && !accepted[before] && !failed && !sameBatch(requests[:i], ids[before], r) {
 				t.Errorf("%s: %s is sent before %s has ended", name, r.EventID, ids[before])
 			}
 		}
-		newest = max(newest, place)
+		if r.Batch == "" || r.Status/100 == 2 { // else they were refused together
+			newest = max(newest, place)
+		}
 		accepted[place] = accepted[place] || r.Status/100 == 2
 	}
 }
 
+// sameBatch reports whether an event came before in the same batch as a request.
+func sameBatch(requests []sim.Request, id string, r sim.Request) bool {
+	return slices.ContainsFunc(requests, func(other sim.Request) bool {
+		return other.EventID == id && other.Batch != "" && other.Batch == r.Batch && other.Time.Equal(r.Time)
+	})
+}
+
 // Order is kept whatever happens to workers, leaders and the endpoint.
 func TestOrderIsKept(t *testing.T) {
-	for _, ordering := range []string{"key", "subscription"} {
-		t.Run(ordering, func(t *testing.T) {
+	for _, tt := range []struct {
+		ordering string
+		batch    uint32
+	}{{"key", 0}, {"subscription", 0}, {"key", 10}, {"subscription", 10}} {
+		ordering := tt.ordering
+		t.Run(fmt.Sprintf("%s,batch=%d", ordering, tt.batch), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := sim.New(t, sim.Config{
 					Coordinators: 2, Workers: 3, Limits: &linkv1.Limits{OutstandingHealthy: 40, OutstandingFailing: 20},
 				})
 				e := c.Endpoint("hook")
 				s := c.Client.SubscribeAs(e, &fanfarev1.Subscription{
-					Ordering:      ordering,
+					Ordering: ordering, BatchCount: tt.batch,
 					RetrySchedule: slices.Repeat([]*durationpb.Duration{durationpb.New(time.Second)}, 50),
 				})
 				disturb := []func(){

@@ -186,6 +186,7 @@ func (r *randomRun) subscribe() {
 		endpoint: e, patterns: patterns, ordering: ordering,
 		created: r.c.Client.SubscribeAs(e, &fanfarev1.Subscription{
 			EventTypes: patterns, RetrySchedule: r.schedule(), Ordering: ordering,
+			BatchCount: pick(r.random, []uint32{0, 0, 1, 7, 100}),
 		}),
 		owed: make(map[string]bool), maybe: make(map[string]bool),
 	})
