@@ -54,7 +54,8 @@ type target struct {
 	schedule []time.Duration
 	timeout  time.Duration
 	signer   *signature.Signer
-	err      error // why nothing can be sent to it
+	batch    *batching // nil: each event is sent alone
+	err      error     // why nothing can be sent to it
 }
 
 // newTarget reads a subscription. One that cannot be read (a newer
@@ -73,6 +74,10 @@ func newTarget(e *linkv1.Endpoint) *target {
 		}
 	}
 	t.mode, t.err = parseMode(s.GetPayloadMode())
+	t.batch = newBatching(s)
+	if err := checkBatchable(t); err != nil && t.err == nil {
+		t.err = err
+	}
 	secrets := make([]signature.Secret, len(e.GetSecrets()))
 	for i, text := range e.GetSecrets() {
 		secret, err := signature.ParseSecret(text)
@@ -160,6 +165,9 @@ func (a *attempter) judge(d *delivery, t *target, met *answer, begin, end time.T
 	}
 	o.ErrorClass = string(met.class)
 	o.Error = errorText(met)
+	if met.retryAfter > 0 && (met.status == http.StatusTooManyRequests || met.status == http.StatusServiceUnavailable) {
+		o.HoldUntilUnixMs = end.Add(met.retryAfter).UnixMilli()
+	}
 	wait, more := nextWait(t.schedule, d.step, met.retryAfter, a.jitter)
 	if !more || met.status == http.StatusGone {
 		o.Kind = linkv1.Outcome_DEAD
@@ -194,6 +202,14 @@ func (a *attempter) send(ctx context.Context, d *delivery, t *target, now time.T
 	if err != nil {
 		return &answer{class: classPayload, err: err}
 	}
+	return a.post(ctx, t, payload, d.message.event.GetId(), now)
+}
+
+// post sends a body, with the id that it is signed with, and reads the answer.
+func (a *attempter) post(ctx context.Context, t *target, payload *payload, id string, now time.Time) *answer {
+	if t.err != nil {
+		return &answer{class: egress.ClassOther, err: t.err}
+	}
 	limited, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(limited, http.MethodPost, t.url, bytes.NewReader(payload.body))
@@ -203,7 +219,7 @@ func (a *attempter) send(ctx context.Context, d *delivery, t *target, now time.T
 	maps.Copy(req.Header, payload.header)
 	req.Header.Set("User-Agent", a.userAgent)
 	t.signer.SetHeaders(req.Header, signature.Message{
-		ID: d.message.event.GetId(), Timestamp: now, Body: payload.body,
+		ID: id, Timestamp: now, Body: payload.body,
 	})
 	resp, err := a.client.Do(req)
 	if err != nil {

@@ -52,7 +52,16 @@
 // anything else the worker works out when the next attempt is due, reports it,
 // and forgets the delivery: timers live in the ledger, where they survive the
 // worker. After five failures of an endpoint in a row the rest of its queue
-// goes home as well, unattempted.
+// goes home as well, unattempted. So does what is queued for an endpoint that
+// asks, by 429 or 503 with Retry-After, to be left alone.
+//
+// # Order and batches
+//
+// A delivery of a lane is queued only when the one before it in the lane was
+// delivered: that is known where the outcome is kept, in the agent, so queues
+// know nothing of lanes. A batched endpoint has several of a lane in its queue,
+// and one batch on the wire. Either way, just before a request begins, it is
+// looked at once more whether its deliveries are the first of their lanes.
 //
 // # Two promises
 //

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"container/list"
+	"math"
 	"slices"
 )
 
@@ -60,16 +61,19 @@ type endpointID struct {
 //     64, halved by each failure down to 1.
 //   - A share: beyond its first request, an endpoint gets a slot only while
 //     what it holds is less than an eighth of what is free.
-//   - Two lanes: an endpoint is proven if its last request was answered; the
+//   - Two classes: an endpoint is proven if its last request was answered; the
 //     others, new or failing, together hold at most half of the slots. So even
 //     a thousand endpoints that hang leave half to those that work.
 //   - Who holds least is served first, and among equals who has waited longest.
 type queues struct {
 	limit     int // slots
 	endpoints map[endpointID]*endpoint
-	proven    lane
-	trial     lane
-	trialTurn bool // the trial lane goes first when both lanes have equals
+	proven    class
+	trial     class
+	ripening  map[*endpoint]int64 // :: endpoint with a batch that waits for more -> until when, in unix ms
+	earliest  int64               // no later than the first of these
+	now       int64               // the latest time that it was told
+	trialTurn bool                // the trial class goes first when both classes have equals
 }
 
 // endpoint is one endpoint's queue and window.
@@ -83,19 +87,21 @@ type endpoint struct {
 	queue    []*delivery
 	inFlight int
 	window   int
-	failures int // in a row
+	failures int    // in a row
+	bytes    uint64 // of the events in queue
+	hold     int64  // unix ms: it takes nothing before; 0: it does
 	proven   bool
-	ready    *list.Element // its place in levels[inFlight] of its lane
+	ready    *list.Element // its place in levels[inFlight] of its class
 }
 
-// lane is a class of endpoints that share slots.
-type lane struct {
+// class is of endpoints that share slots.
+type class struct {
 	inFlight int
 	levels   [maxWindow]list.List // by what they have in flight, ready endpoints in the order in which they became so
 }
 
 func newQueues(limit int) *queues {
-	return &queues{limit: limit, endpoints: make(map[endpointID]*endpoint)}
+	return &queues{limit: limit, endpoints: make(map[endpointID]*endpoint), ripening: make(map[*endpoint]int64)}
 }
 
 // put adds an endpoint or changes how it is sent to. What is queued goes the
@@ -124,13 +130,17 @@ func (q *queues) remove(id endpointID) []*delivery {
 	return back
 }
 
-// push queues a delivery, or returns false if there is no such endpoint.
-func (q *queues) push(id endpointID, d *delivery) bool {
+// push queues a delivery at a time, in unix ms, or returns false if there is no
+// such endpoint or it takes nothing now.
+func (q *queues) push(id endpointID, d *delivery, now int64) bool {
 	e, ok := q.endpoints[id]
-	if !ok || e.target == nil {
+	if !ok || e.target == nil || now < e.hold {
 		return false
 	}
+	q.now = max(q.now, now)
+	d.since = now
 	e.queue = append(e.queue, d)
+	e.bytes += d.size
 	q.place(e)
 	return true
 }
@@ -139,19 +149,24 @@ func (q *queues) push(id endpointID, d *delivery) bool {
 type start struct {
 	id       endpointID
 	delivery *delivery
+	rest     []*delivery // of the same batch
 	target   *target
 }
 
 // next takes the next delivery to send, or returns false if there is none that
 // may be sent now. Each is ended by one call of done.
-func (q *queues) next() (start, bool) {
+func (q *queues) next(now int64) (start, bool) {
+	q.now = max(q.now, now)
+	if len(q.ripening) > 0 && q.earliest <= now {
+		q.ripen()
+	}
 	free := q.limit - q.proven.inFlight - q.trial.inFlight
 	if free <= 0 {
 		return start{}, false
 	}
 	trialFree := min(free, max(q.limit/trialDivisor, 1)-q.trial.inFlight)
 	provenAt, trialAt := q.proven.first(free), q.trial.first(trialFree)
-	var l *lane
+	var l *class
 	switch {
 	case provenAt == maxWindow && trialAt == maxWindow:
 		return start{}, false
@@ -167,7 +182,7 @@ func (q *queues) next() (start, bool) {
 // first returns the lowest level with an endpoint that may have one more of
 // the free slots, or maxWindow if there is none. If the lowest level may not,
 // a higher one may not either.
-func (l *lane) first(free int) int {
+func (l *class) first(free int) int {
 	for level := range l.levels {
 		if l.levels[level].Len() == 0 {
 			continue
@@ -181,17 +196,59 @@ func (l *lane) first(free int) int {
 }
 
 // startFirst starts a request of the first endpoint at a level.
-func (q *queues) startFirst(l *lane, level int) start {
+func (q *queues) startFirst(l *class, level int) start {
 	e, _ := l.levels[level].Front().Value.(*endpoint) // nothing else is ever put there
 	q.displace(e)
 	d := e.queue[0]
 	e.queue[0] = nil // the array lives on behind the slice
 	e.queue = e.queue[1:]
+	e.bytes -= d.size
+	var rest []*delivery
+	if e.target.batch != nil {
+		n := max(0, min(e.target.batch.count-1, len(e.queue)))
+		rest = slices.Clone(e.queue[:n])
+		for _, other := range rest {
+			e.bytes -= other.size
+		}
+		clear(e.queue[:n])
+		e.queue = e.queue[n:]
+	}
 	e.inFlight++
 	l.inFlight++
 	q.place(e)
-	return start{id: e.id, delivery: d, target: e.target}
+	return start{id: e.id, delivery: d, rest: rest, target: e.target}
 }
+
+// batches reports whether an endpoint is sent batches.
+func (q *queues) batches(id endpointID) bool {
+	e := q.endpoints[id]
+	return e != nil && e.target != nil && e.target.batch != nil
+}
+
+// emptyOne takes away what is queued for an endpoint, and leaves it.
+func (q *queues) emptyOne(id endpointID) []*delivery {
+	e := q.endpoints[id]
+	if e == nil {
+		return nil
+	}
+	return q.empty(e)
+}
+
+// ripen has those looked at whose batch has waited for long enough.
+func (q *queues) ripen() {
+	q.earliest = math.MaxInt64
+	for e, at := range q.ripening {
+		if at <= q.now {
+			q.place(e)
+		} else {
+			q.earliest = min(q.earliest, at)
+		}
+	}
+}
+
+// wake returns when next may have a batch that it does not have now, in unix
+// ms, if it may without another input.
+func (q *queues) wake() (at int64, ok bool) { return q.earliest, len(q.ripening) > 0 }
 
 // done ends a request that next started. After the fifth failure in a row, and
 // each further one, it returns what is queued for the endpoint: it is to be
@@ -199,7 +256,7 @@ func (q *queues) startFirst(l *lane, level int) start {
 func (q *queues) done(id endpointID, v verdict) []*delivery {
 	e := q.endpoints[id]
 	q.displace(e)
-	q.lane(e).inFlight--
+	q.class(e).inFlight--
 	e.inFlight--
 	q.judge(e, v)
 	if e.target == nil && e.inFlight == 0 {
@@ -213,10 +270,21 @@ func (q *queues) done(id endpointID, v verdict) []*delivery {
 	return nil
 }
 
+// holdBack keeps an endpoint from taking anything before a time, in unix ms,
+// and returns what is queued for it.
+func (q *queues) holdBack(id endpointID, until int64) []*delivery {
+	e, ok := q.endpoints[id]
+	if !ok {
+		return nil
+	}
+	e.hold = max(e.hold, until)
+	return q.empty(e)
+}
+
 // judge adjusts an endpoint to what one of its requests met. The endpoint must
-// not be in a lane's levels.
+// not be in a class's levels.
 func (q *queues) judge(e *endpoint, v verdict) {
-	before := q.lane(e)
+	before := q.class(e)
 	switch v {
 	case verdictSuccess:
 		e.failures, e.proven = 0, true
@@ -229,7 +297,7 @@ func (q *queues) judge(e *endpoint, v verdict) {
 		e.window = max(e.window/2, 1)
 	case verdictNone:
 	}
-	if after := q.lane(e); after != before {
+	if after := q.class(e); after != before {
 		before.inFlight -= e.inFlight
 		after.inFlight += e.inFlight
 	}
@@ -253,12 +321,13 @@ func (q *queues) inFlight() int {
 // empty takes away what is queued for an endpoint.
 func (q *queues) empty(e *endpoint) []*delivery {
 	q.displace(e)
+	delete(q.ripening, e)
 	back := slices.Clip(e.queue)
-	e.queue = nil
+	e.queue, e.bytes = nil, 0
 	return back
 }
 
-func (q *queues) lane(e *endpoint) *lane {
+func (q *queues) class(e *endpoint) *class {
 	if e.proven {
 		return &q.proven
 	}
@@ -267,16 +336,39 @@ func (q *queues) lane(e *endpoint) *lane {
 
 // place enters an endpoint among the ready ones, if it is ready.
 func (q *queues) place(e *endpoint) {
+	if e.target != nil && e.target.batch != nil && !q.ripe(e) {
+		return
+	}
 	if e.ready == nil && len(e.queue) > 0 && e.inFlight < e.window {
-		e.ready = q.lane(e).levels[e.inFlight].PushBack(e)
+		e.ready = q.class(e).levels[e.inFlight].PushBack(e)
 	}
 }
 
-// displace is the inverse of place. The lane and inFlight must be as they were
+// ripe reports whether what is queued for an endpoint is to be sent as a batch,
+// and has it looked at again when the first has waited for long enough.
+func (q *queues) ripe(e *endpoint) bool {
+	batch := e.target.batch
+	if len(e.queue) == 0 || batch.ordered && e.inFlight > 0 {
+		delete(q.ripening, e)
+		return false
+	}
+	at := e.queue[0].since + batch.wait.Milliseconds()
+	if len(e.queue) < batch.count && e.bytes < uint64(batch.bytes) && at > q.now { //nolint:gosec // not negative
+		if len(q.ripening) == 0 || at < q.earliest {
+			q.earliest = at
+		}
+		q.ripening[e] = at
+		return false
+	}
+	delete(q.ripening, e)
+	return true
+}
+
+// displace is the inverse of place. The class and inFlight must be as they were
 // then.
 func (q *queues) displace(e *endpoint) {
 	if e.ready != nil {
-		q.lane(e).levels[e.inFlight].Remove(e.ready)
+		q.class(e).levels[e.inFlight].Remove(e.ready)
 		e.ready = nil
 	}
 }

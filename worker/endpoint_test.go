@@ -24,14 +24,14 @@ func queuesOf(slots, n int) *queues {
 // fill queues n deliveries for an endpoint, with sequences from 1.
 func fill(q *queues, number uint64, n int) {
 	for sequence := range uint64(n) {
-		q.push(eid(number), &delivery{ref: ref{subscription: number, sequence: sequence + 1}})
+		q.push(eid(number), &delivery{ref: ref{subscription: number, sequence: sequence + 1}}, 0)
 	}
 }
 
 // startAll starts all that may be started and returns it as "endpoint/sequence".
 func startAll(q *queues) []string {
 	var started []string
-	for s, ok := q.next(); ok; s, ok = q.next() {
+	for s, ok := q.next(0); ok; s, ok = q.next(0) {
 		started = append(started, fmt.Sprintf("%d/%d", s.id.number, s.delivery.sequence))
 	}
 	return started
@@ -76,7 +76,7 @@ func TestQueuesWindow(t *testing.T) {
 			q := queuesOf(1024, 1)
 			for _, v := range test.verdicts {
 				fill(q, 1, 1)
-				if _, ok := q.next(); !ok {
+				if _, ok := q.next(0); !ok {
 					t.Fatal("nothing started")
 				}
 				q.done(eid(1), v)
@@ -94,7 +94,7 @@ func TestQueuesHandBackAfterFailuresInARow(t *testing.T) {
 	fill(q, 1, 20)
 	fail := func(v verdict) []uint64 {
 		t.Helper()
-		if _, ok := q.next(); !ok {
+		if _, ok := q.next(0); !ok {
 			t.Fatal("nothing started")
 		}
 		return sequences(q.done(eid(1), v))
@@ -131,10 +131,10 @@ func TestQueuesRemove(t *testing.T) {
 	if diff := cmp.Diff([]uint64{9, 10}, sequences(q.remove(eid(1)))); diff != "" {
 		t.Errorf("handed back (-want +got):\n%s", diff)
 	}
-	if q.push(eid(1), &delivery{}) {
+	if q.push(eid(1), &delivery{}, 0) {
 		t.Error("a removed endpoint took a delivery")
 	}
-	if q.push(eid(2), &delivery{}) {
+	if q.push(eid(2), &delivery{}, 0) {
 		t.Error("an unknown endpoint took a delivery")
 	}
 	for range 8 {
@@ -150,7 +150,7 @@ func TestQueuesReplaceTarget(t *testing.T) {
 	fill(q, 1, 1)
 	changed := &target{url: "new"}
 	q.put(eid(1), changed)
-	if s, ok := q.next(); !ok || s.target != changed {
+	if s, ok := q.next(0); !ok || s.target != changed {
 		t.Errorf("next = %v, %v; want the changed target", s, ok)
 	}
 }
@@ -182,7 +182,7 @@ func TestQueuesIsolation(t *testing.T) {
 }
 
 // Endpoints that worked and then all hang at once leave slots to others too,
-// and move to the trial lane when their requests time out.
+// and move to the trial class when their requests time out.
 func TestQueuesIsolationOfProvenEndpoints(t *testing.T) {
 	const slots, hanging = 256, 50
 	q := queuesOf(slots, hanging+1)
@@ -208,7 +208,7 @@ func TestQueuesIsolationOfProvenEndpoints(t *testing.T) {
 		q.done(eid(number+1), verdictFailing)
 	}
 	if q.trial.inFlight == 0 || q.proven.inFlight+q.trial.inFlight != q.inFlight() {
-		t.Errorf("after time-outs %d requests are in the trial lane", q.trial.inFlight)
+		t.Errorf("after time-outs %d requests are in the trial class", q.trial.inFlight)
 	}
 }
 
@@ -252,7 +252,7 @@ func (m *queuesModel) step() {
 		}
 	case 2, 3, 4:
 		m.last++
-		ok := m.q.push(eid(number), &delivery{ref: ref{sequence: m.last}})
+		ok := m.q.push(eid(number), &delivery{ref: ref{sequence: m.last}}, 0)
 		if ok != m.known[number] {
 			m.t.Fatalf("push to %d = %v", number, ok)
 		}
@@ -260,7 +260,7 @@ func (m *queuesModel) step() {
 			m.queued[number] = append(m.queued[number], m.last)
 		}
 	case 5, 6, 7:
-		s, ok := m.q.next()
+		s, ok := m.q.next(0)
 		if !ok {
 			m.checkNoneMayStart()
 			return

@@ -21,6 +21,10 @@ type delivery struct {
 	agent   *agent // whose hand it is in
 	attempt uint32 // number of the one to make
 	step    uint32 // of the schedule, that it is
+	lane    uint32 // 0: it is in no order
+	pushed  bool   // it was queued to be sent, which in a lane it may not be yet
+	since   int64  // unix ms: when it was queued
+	size    uint64 // of its event
 	slot    int32
 	message *message // nil once it has ended
 	load    *load
@@ -49,10 +53,11 @@ func (d *delivery) newOutcome(kind linkv1.Outcome_Kind) *linkv1.Outcome {
 type hand struct {
 	deliveries map[ref]*delivery
 	bytes      uint64
+	lanes      map[uint64]map[uint32]*lane // :: subscription -> its lanes, as far as something is in them
 }
 
 func newHand() hand {
-	return hand{deliveries: make(map[ref]*delivery)}
+	return hand{deliveries: make(map[ref]*delivery), lanes: make(map[uint64]map[uint32]*lane)}
 }
 
 // wants reports whether a delivery that was dispatched is new, and not one
@@ -103,6 +108,10 @@ func (h *hand) drop(d *delivery) {
 	d.load.holders--
 	if d.load.holders == 0 {
 		h.bytes -= d.load.bytes
+	}
+	if d.lane != 0 {
+		delete(h.lane(d).back, d.ref)
+		h.tidy(d)
 	}
 }
 

@@ -25,22 +25,26 @@ type launcher struct {
 	attempter *attempter
 	logger    *slog.Logger
 	ended     func() // called after each attempt, when its outcome is kept
+	doubted   func() // called when the lease has come into doubt, before what is queued goes back
 
 	wake     chan struct{} // capacity 1: a wake-up that is not taken yet is enough
 	attempts sync.WaitGroup
 
 	mu      sync.Mutex
-	queues  *queues     // guarded by mu
-	certain func() bool // guarded by mu; whether the lease is
-	doubt   bool        // guarded by mu; what was queued when the lease came into doubt has gone back
+	queues  *queues                          // guarded by mu
+	certain func() bool                      // guarded by mu; whether the lease is
+	doubt   bool                             // guarded by mu; what was queued when the lease came into doubt has gone back
+	ordered map[*delivery]context.CancelFunc // guarded by mu; requests of lanes, on the wire
 }
 
 // newLauncher returns a launcher. Nothing is started until run.
-func newLauncher(attempter *attempter, slots int, logger *slog.Logger, ended func()) *launcher {
+func newLauncher(attempter *attempter, slots int, logger *slog.Logger, ended, doubted func()) *launcher {
 	return &launcher{
 		attempter: attempter,
 		logger:    logger,
 		ended:     ended,
+		doubted:   doubted,
+		ordered:   make(map[*delivery]context.CancelFunc),
 		wake:      make(chan struct{}, 1),
 		queues:    newQueues(slots),
 		certain:   func() bool { return true }, // without a lease it has no shards either
@@ -53,10 +57,14 @@ func (l *launcher) run(ctx context.Context) {
 	defer l.attempts.Wait()
 	tick := time.NewTicker(doubtInterval)
 	defer tick.Stop()
+	ripe := time.NewTimer(time.Hour)
+	defer ripe.Stop()
 	for {
+		ripe.Reset(l.ripens())
 		select {
 		case <-l.wake:
 		case <-tick.C:
+		case <-ripe.C:
 		case <-ctx.Done():
 			return
 		}
@@ -80,7 +88,18 @@ func (l *launcher) next(ctx context.Context) (start, bool) {
 	l.returnDoubtful(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.queues.next()
+	return l.queues.next(time.Now().UnixMilli())
+}
+
+// ripens returns how long it is until a batch that waits for more is sent as it
+// is; an hour at the most.
+func (l *launcher) ripens() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at, ok := l.queues.wake(); ok {
+		return max(0, min(time.Until(time.UnixMilli(at)), time.Hour))
+	}
+	return time.Hour
 }
 
 // returnDoubtful hands everything back that is queued, if the lease has come
@@ -93,8 +112,12 @@ func (l *launcher) returnDoubtful(ctx context.Context) {
 		l.mu.Unlock()
 		return
 	}
+	l.mu.Unlock()
+	l.doubted()
+	l.mu.Lock()
 	back := l.queues.emptyAll()
 	l.mu.Unlock()
+	l.abortOrdered(func(*delivery, bool) bool { return true })
 	if len(back) > 0 {
 		l.logger.WarnContext(ctx, "lease in doubt, handing back what is queued", "deliveries", len(back))
 	}
@@ -103,14 +126,89 @@ func (l *launcher) returnDoubtful(ctx context.Context) {
 
 // attempt makes one attempt and passes its outcome on.
 func (l *launcher) attempt(ctx context.Context, s start) {
-	outcome, verdict := l.attempter.attempt(ctx, s.delivery, s.target)
-	s.delivery.agent.end(s.delivery, outcome)
+	verdict, hold, again := verdictNone, int64(0), false
+	switch {
+	case s.target.batch != nil:
+		verdict, hold, again = l.attemptBatch(ctx, s)
+	case s.delivery.lane != 0 && !s.delivery.agent.begins([]*delivery{s.delivery}):
+		handBack([]*delivery{s.delivery})
+	default:
+		if s.delivery.lane != 0 {
+			var end func()
+			ctx, end = l.ordering(ctx, s.delivery)
+			defer end()
+		}
+		var outcome *linkv1.Outcome
+		outcome, verdict = l.attempter.attempt(ctx, s.delivery, s.target)
+		hold = outcome.GetHoldUntilUnixMs()
+		s.delivery.agent.end(s.delivery, outcome)
+	}
 	l.mu.Lock()
 	back := l.queues.done(s.id, verdict)
+	if hold != 0 {
+		back = append(back, l.queues.holdBack(s.id, hold)...)
+	}
+	if again {
+		back = append(back, l.queues.emptyOne(s.id)...)
+	}
 	l.mu.Unlock()
 	handBack(back)
 	l.ended()
 	l.poke()
+}
+
+// attemptBatch attempts a batch and passes the outcomes on. hold is until when
+// the endpoint takes nothing, if not 0; broken is whether what is queued must
+// not follow.
+func (l *launcher) attemptBatch(ctx context.Context, s start) (v verdict, hold int64, broken bool) {
+	deliveries := append([]*delivery{s.delivery}, s.rest...)
+	if s.target.batch.ordered {
+		if !s.delivery.agent.begins(deliveries) {
+			handBack(deliveries)
+			return verdictNone, 0, true
+		}
+		var end func()
+		ctx, end = l.ordering(ctx, s.delivery)
+		defer end()
+	}
+	outcomes, v := l.attempter.attemptBatch(ctx, deliveries, s.target)
+	for _, d := range deliveries {
+		o := outcomes[d]
+		if o == nil {
+			o = d.newOutcome(linkv1.Outcome_RETURNED)
+		}
+		hold = max(hold, o.GetHoldUntilUnixMs())
+		broken = broken || s.target.batch.ordered && o.GetKind() != linkv1.Outcome_DELIVERED
+		d.agent.end(d, o)
+	}
+	return v, hold, broken
+}
+
+// ordering makes the context of a request of a lane, until end is called.
+func (l *launcher) ordering(ctx context.Context, d *delivery) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ordered[d] = cancel
+	return ctx, func() {
+		cancel()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.ordered, d)
+	}
+}
+
+// abortOrdered ends requests of lanes that are on the wire, if which says so,
+// which is also told whether the lease is in doubt. Whoever has the lane next
+// does not wait for them.
+func (l *launcher) abortOrdered(which func(d *delivery, doubt bool) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for d, cancel := range l.ordered {
+		if which(d, l.doubt) {
+			cancel()
+		}
+	}
 }
 
 // handBack returns deliveries to their leaders, unattempted.
@@ -143,11 +241,19 @@ func (l *launcher) remove(id endpointID) []*delivery {
 	return l.queues.remove(id)
 }
 
-// push queues a delivery, or returns false if there is no such endpoint.
+// push queues a delivery, or returns false if there is no such endpoint, or if
+// it takes nothing now.
 func (l *launcher) push(id endpointID, d *delivery) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.queues.push(id, d)
+	return l.queues.push(id, d, time.Now().UnixMilli())
+}
+
+// batches reports whether an endpoint is sent batches.
+func (l *launcher) batches(id endpointID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queues.batches(id)
 }
 
 // inFlight returns how many requests are on the wire.

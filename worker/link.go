@@ -149,6 +149,24 @@ func (a *agent) removeEndpoint(subscription uint64) {
 	for _, d := range a.launcher.remove(endpointID{a.partition, subscription}) {
 		a.endLocked(d, d.newOutcome(linkv1.Outcome_RETURNED))
 	}
+	a.returnUnqueued(subscription)
+}
+
+// returnUnqueued hands back what waits for others of its lane. Called with mu
+// held.
+func (a *agent) returnUnqueued(subscription uint64) {
+	for _, d := range a.hand.unqueued(subscription) {
+		a.endLocked(d, d.newOutcome(linkv1.Outcome_RETURNED))
+	}
+}
+
+// returnAllUnqueued is returnUnqueued for all subscriptions.
+func (a *agent) returnAllUnqueued() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, subscription := range slices.Sorted(maps.Keys(a.hand.lanes)) {
+		a.returnUnqueued(subscription)
+	}
 }
 
 // end keeps the outcome of a delivery, to be reported.
@@ -168,6 +186,36 @@ func (a *agent) endLocked(d *delivery, o *linkv1.Outcome) {
 	a.box.add(o)
 	if len(a.box.pending) == 1 || a.box.full(a.batch()) {
 		a.rouse()
+	}
+	if d.lane != 0 {
+		a.advance(d)
+	}
+}
+
+// advance queues what follows in the lane of a delivery that has ended. If that
+// was not delivered, what follows is handed back instead. Called with mu held.
+func (a *agent) advance(ended *delivery) {
+	l := a.hand.lane(ended)
+	rest := l.close(ended)
+	if ended.outcome.GetKind() != linkv1.Outcome_DELIVERED {
+		l.back[ended.ref] = struct{}{}
+		// What is queued for the same batch goes back when this one ends.
+		rest = rest[min(len(rest), max(0, l.pushed()-(len(l.open)-len(rest)))):]
+		l.open = l.open[:len(l.open)-len(rest)]
+		for _, d := range rest {
+			a.endLocked(d, d.newOutcome(linkv1.Outcome_RETURNED))
+		}
+	} else if len(rest) > 0 && len(rest) == len(l.open) && !l.open[0].pushed {
+		a.queue(l.open[0])
+	}
+	a.hand.tidy(ended)
+}
+
+// queue has a delivery sent, or hands it back. Called with mu held.
+func (a *agent) queue(d *delivery) {
+	d.pushed = true
+	if !a.launcher.push(endpointID{a.partition, d.subscription}, d) {
+		a.endLocked(d, d.newOutcome(linkv1.Outcome_RETURNED))
 	}
 }
 
@@ -245,7 +293,19 @@ func (a *agent) finish() {
 	a.mu.Lock()
 	a.session = nil
 	a.mu.Unlock()
+	a.abandon()
 	a.settled()
+}
+
+// abandon ends requests whose order only the session vouched for: those of
+// lanes in slots that are somebody else's by now, or may be.
+func (a *agent) abandon() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.launcher.abortOrdered(func(d *delivery, doubt bool) bool {
+		_, owned := a.slots[d.slot]
+		return d.agent == a && (doubt || !owned)
+	})
 }
 
 // next returns what the session has to send now, and otherwise how long there
@@ -354,7 +414,10 @@ func (a *agent) dispatch(d *linkv1.Dispatch) error {
 			return fmt.Errorf("leader has sent over %d deliveries, the credit is %d",
 				len(a.hand.deliveries), a.link.creditCount)
 		}
-		a.take(&delivery{ref: r, agent: a, attempt: target.GetAttempt(), step: target.GetStep(), slot: noSlot, message: m, load: l})
+		a.take(&delivery{
+			ref: r, agent: a, attempt: target.GetAttempt(), step: target.GetStep(), lane: target.GetLane(),
+			slot: noSlot, message: m, load: l, size: l.bytes,
+		})
 	}
 	a.launcher.poke()
 	return nil
@@ -372,9 +435,35 @@ func (a *agent) take(d *delivery) {
 		d.load = &load{} // its event is not kept
 	}
 	a.hand.take(d)
-	if !room || !a.launcher.push(endpointID{a.partition, d.subscription}, d) {
+	switch {
+	case !room:
 		a.endLocked(d, d.newOutcome(linkv1.Outcome_RETURNED))
+	case d.lane != 0:
+		a.takeInLane(d)
+	default:
+		a.queue(d)
 	}
+}
+
+// takeInLane lets a delivery wait for those before it. Called with mu held.
+func (a *agent) takeInLane(d *delivery) {
+	l := a.hand.lane(d)
+	if l.broken(d) {
+		a.endLocked(d, d.newOutcome(linkv1.Outcome_RETURNED))
+		return
+	}
+	l.open = append(l.open, d)
+	if len(l.open) == 1 || l.pushed() == len(l.open)-1 && a.launcher.batches(endpointID{a.partition, d.subscription}) {
+		a.queue(d)
+	}
+}
+
+// begins reports whether deliveries of one subscription can be sent together,
+// as far as their order goes.
+func (a *agent) begins(deliveries []*delivery) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.hand.begins(deliveries)
 }
 
 // durable forgets what the leader has made durable.

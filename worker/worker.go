@@ -240,7 +240,7 @@ func newRun(config Config, abort context.CancelFunc) (*run, error) {
 	if err := r.measure(attempter); err != nil {
 		return nil, fmt.Errorf("making metrics: %w", err)
 	}
-	r.launcher = newLauncher(attempter, config.MaxRequests, config.Logger, r.notify)
+	r.launcher = newLauncher(attempter, config.MaxRequests, config.Logger, r.notify, r.returnUnqueued)
 	return r, nil
 }
 
@@ -480,6 +480,16 @@ func (r *run) await(limit time.Duration, done func() bool) bool {
 		}
 	}
 	return true
+}
+
+// returnUnqueued hands back what waits for others of its lane.
+func (r *run) returnUnqueued() {
+	r.mu.Lock()
+	agents := slices.Collect(maps.Values(r.agents))
+	r.mu.Unlock()
+	for _, a := range agents {
+		a.returnAllUnqueued()
+	}
 }
 
 func (r *run) notify() {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -33,10 +34,14 @@ func subscriptionsCommand(s *settings) *cobra.Command {
 // subscriptionFlags are the fields that users set. Each flag stands for the
 // field that subscriptionField names.
 type subscriptionFlags struct {
-	url, description, payloadMode, secret string
-	eventTypes                            []string
-	schedule                              spansFlag
-	timeout                               spanFlag
+	url, description, payloadMode, secret, ordering string
+	eventTypes                                      []string
+	schedule                                        spansFlag
+	timeout                                         spanFlag
+	rate                                            float64
+	burst                                           uint32
+	batchCount, batchBytes                          uint32
+	batchWait                                       spanFlag
 }
 
 func (f *subscriptionFlags) register(cmd *cobra.Command) {
@@ -51,6 +56,14 @@ func (f *subscriptionFlags) register(cmd *cobra.Command) {
 		"the waits before the 2nd, 3rd, … attempt, as in 5s,5m,2h (default the cluster's)")
 	flags.Var(&f.timeout, "timeout-per-attempt", "how long one attempt may take (default 15s)")
 	flags.StringVar(&f.secret, "secret", "", "signing secret, whsec_… (one is made if not given)")
+	flags.StringVar(&f.ordering, "ordering", "",
+		"none, key (events of equal ordering key one after the other) or subscription (all of them) (default none)")
+	flags.Float64Var(&f.rate, "rate", 0, "events a second that are sent at most (0 for no limit)")
+	flags.Uint32Var(&f.burst, "burst", 0, "events that may be sent at once after less than the rate (default a tenth of a second's)")
+	flags.Uint32Var(&f.batchCount, "batch-count", 0, "events that are sent together at most, 1 to 1000 (0 to send each alone)")
+	flags.Uint32Var(&f.batchBytes, "batch-bytes", 0, "bytes of a batch (default 1 MiB)")
+	flags.Var(&f.batchWait, "batch-wait", "how long the first event of a batch waits for others (default 1s)")
+	complete(cmd, "ordering", "none", "key", "subscription")
 	complete(cmd, "payload-mode", "standard", "cloudevents-binary", "cloudevents-structured", "raw")
 }
 
@@ -58,9 +71,9 @@ func (f *subscriptionFlags) register(cmd *cobra.Command) {
 // for the flags that set none.
 func subscriptionField(flag string) string {
 	switch flag {
-	case "url", "description", "secret":
+	case "url", "description", "secret", "ordering", "rate", "burst":
 		return flag
-	case "event-types", "payload-mode", "retry-schedule":
+	case "event-types", "payload-mode", "retry-schedule", "batch-count", "batch-bytes", "batch-wait":
 		return strings.ReplaceAll(flag, "-", "_")
 	case "timeout-per-attempt":
 		return "timeout"
@@ -77,6 +90,12 @@ func (f *subscriptionFlags) subscription(cmd *cobra.Command) *fanfarev1.Subscrip
 		PayloadMode:   f.payloadMode,
 		RetrySchedule: f.schedule.values,
 		Timeout:       f.timeout.value,
+		Ordering:      f.ordering,
+		Rate:          f.rate,
+		Burst:         f.burst,
+		BatchCount:    f.batchCount,
+		BatchBytes:    f.batchBytes,
+		BatchWait:     f.batchWait.value,
 	}
 	if cmd.Flags().Changed("secret") {
 		subscription.Secret = &f.secret
@@ -352,6 +371,9 @@ func subscriptionDetails(s *fanfarev1.Subscription) details {
 		{"Payload mode", s.GetPayloadMode()},
 		{"Retry schedule", spans(s.GetRetrySchedule())},
 		{"Timeout", span(s.GetTimeout())},
+		{"Ordering", s.GetOrdering()},
+		{"Rate", rate(s)},
+		{"Batch", batching(s)},
 		{"Secret", s.GetSecret()},
 		{"Created", moment(s.GetCreateTime())},
 		{"Updated", moment(s.GetUpdateTime())},
@@ -369,6 +391,39 @@ func eventTypes(s *fanfarev1.Subscription) string {
 		return "*"
 	}
 	return strings.Join(s.GetEventTypes(), ",")
+}
+
+// limited is what can have a rate.
+type limited interface {
+	GetRate() float64
+	GetBurst() uint32
+}
+
+// rate puts a rate in words; empty if there is none.
+func rate(l limited) string {
+	if l.GetRate() == 0 {
+		return ""
+	}
+	text := strconv.FormatFloat(l.GetRate(), 'g', -1, 64) + "/s"
+	if l.GetBurst() > 0 {
+		text += fmt.Sprintf(", %d at once", l.GetBurst())
+	}
+	return text
+}
+
+// batching puts in words how events are sent together; empty if they are not.
+func batching(s *fanfarev1.Subscription) string {
+	if s.GetBatchCount() == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("up to %d events", s.GetBatchCount())
+	if s.GetBatchBytes() > 0 {
+		text += fmt.Sprintf(", %d bytes", s.GetBatchBytes())
+	}
+	if s.GetBatchWait() != nil {
+		text += ", after " + span(s.GetBatchWait())
+	}
+	return text
 }
 
 // subscriptionState says whether a subscription is sent to and, if it is not
@@ -401,6 +456,9 @@ func health(h *fanfarev1.SubscriptionHealth) string {
 		if next := h.GetNextProbeTime(); next != nil {
 			state += ", next at " + moment(next)
 		}
+	}
+	if hold := h.GetHoldTime(); hold != nil {
+		state += ", asks to wait until " + moment(hold)
 	}
 	return state
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
@@ -19,6 +20,7 @@ func tenantsCommand(s *settings) *cobra.Command {
 		createTenantCommand(s),
 		getTenantCommand(s),
 		listTenantsCommand(s),
+		updateTenantCommand(s),
 		deleteTenantCommand(s),
 	)
 	cmd.Aliases = []string{"tenant"}
@@ -26,7 +28,7 @@ func tenantsCommand(s *settings) *cobra.Command {
 }
 
 func createTenantCommand(s *settings) *cobra.Command {
-	var displayName string
+	flags := &tenantFlags{}
 	cmd := &cobra.Command{
 		Use:   "create ID",
 		Short: "Create a tenant",
@@ -37,7 +39,7 @@ letter and does not end with -.`,
 		RunE: s.run(func(ctx context.Context, c *client, args []string) error {
 			created, err := c.tenants().CreateTenant(ctx, &fanfarev1.CreateTenantRequest{
 				TenantId: strings.TrimPrefix(args[0], "tenants/"),
-				Tenant:   &fanfarev1.Tenant{DisplayName: displayName},
+				Tenant:   flags.tenant(),
 			})
 			if err != nil {
 				return err
@@ -45,7 +47,63 @@ letter and does not end with -.`,
 			return c.print(created, tenantDetails(created))
 		}),
 	}
-	cmd.Flags().StringVar(&displayName, "display-name", "", "for people")
+	flags.register(cmd)
+	return cmd
+}
+
+// tenantFlags are the fields that users set; each flag stands for the field of
+// its name.
+type tenantFlags struct {
+	displayName string
+	rate        float64
+	burst       uint32
+}
+
+func (f *tenantFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.displayName, "display-name", "", "for people")
+	flags.Float64Var(&f.rate, "rate", 0, "events a second that are sent to all its subscriptions together at most (0 for no limit)")
+	flags.Uint32Var(&f.burst, "burst", 0, "events that may be sent at once after less than the rate (default a tenth of a second's)")
+}
+
+func (f *tenantFlags) tenant() *fanfarev1.Tenant {
+	return &fanfarev1.Tenant{DisplayName: f.displayName, Rate: f.rate, Burst: f.burst}
+}
+
+func updateTenantCommand(s *settings) *cobra.Command {
+	flags := &tenantFlags{}
+	cmd := &cobra.Command{
+		Use:   "update ID",
+		Short: "Change a tenant",
+		Long: `Change the fields whose flags are given; the others stay as they are. An empty
+value, or 0, sets a field back to its default.`,
+		Example: `  fanfare tenants update acme --rate 500
+  fanfare tenants update default --rate 0`,
+		Args: oneArg("tenant"),
+	}
+	flags.register(cmd)
+	cmd.RunE = s.run(func(ctx context.Context, c *client, args []string) error {
+		name, err := tenantName(args[0])
+		if err != nil {
+			return err
+		}
+		mask := &fieldmaskpb.FieldMask{}
+		for _, flag := range []string{"display-name", "rate", "burst"} {
+			if cmd.Flags().Changed(flag) {
+				mask.Paths = append(mask.Paths, strings.ReplaceAll(flag, "-", "_"))
+			}
+		}
+		if len(mask.GetPaths()) == 0 {
+			return usagef("nothing to change: give at least one flag, as --rate")
+		}
+		tenant := flags.tenant()
+		tenant.Name = name
+		updated, err := c.tenants().UpdateTenant(ctx, &fanfarev1.UpdateTenantRequest{Tenant: tenant, UpdateMask: mask})
+		if err != nil {
+			return err
+		}
+		return c.print(updated, tenantDetails(updated))
+	})
 	return cmd
 }
 
@@ -126,6 +184,7 @@ func tenantDetails(t *fanfarev1.Tenant) details {
 		{"ID", lastPart(t.GetName())},
 		{"Name", t.GetName()},
 		{"Display name", t.GetDisplayName()},
+		{"Rate", rate(t)},
 		{"Created", moment(t.GetCreateTime())},
 	}
 }

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
@@ -11,8 +12,12 @@ import (
 // Windows of a subscription: how many of its deliveries may be in hands.
 const (
 	WindowStart = 16  // until its endpoint has shown what it can do
-	WindowMax   = 512 // however well it does
+	WindowMax   = 512 // however well it does; or one batch, if that is more
 )
+
+// batchShare is which part of a batch each place in the window of a subscription
+// that is sent batches stands for.
+const batchShare = 8
 
 // SessionID names a session; each one that attaches gets a new one.
 type SessionID uint64
@@ -27,7 +32,8 @@ type Worker struct {
 type Send struct {
 	Session SessionID
 	ledger.Delivery
-	Attempt uint32 // to make, from 1
+	Attempt uint32      // to make, from 1
+	Lane    ledger.Lane // the worker keeps its order; NoLane: there is none
 }
 
 // Dispatch is the machine. It is for one goroutine at a time.
@@ -35,8 +41,10 @@ type Dispatch struct {
 	slots         []*slot
 	sessions      map[SessionID]*session
 	subscriptions map[ledger.Number]*subscription
-	timers        heap[*subscription] // those that look again at a time, by it
-	last          SessionID           // whose turn it was when Next had enough
+	timers        heap[*subscription]         // those that look again at a time, by it
+	tenants       map[ledger.TenantID]*shared // those that have a rate
+	calls         heap[*shared]               // those of which somebody queues, by when the next has a turn
+	last          SessionID                   // whose turn it was when Next had enough
 	inHand        int
 }
 
@@ -63,20 +71,27 @@ type session struct {
 type subscription struct {
 	number  ledger.Number
 	slot    *slot
-	waiting heap[item]
+	waiting heap[item]                // of a lane, no more than the first
+	lanes   *lanes                    // nil: it has none
 	hands   map[ledger.Position]*hand // nil at first, and again where only one at a time is sent
 	window  int
+	batch   int // how many of its deliveries are sent together at most; 0: each alone
 	pace    ledger.Pace
-	ready   bool  // in the slot's ring
-	timer   int   // its index in the timers; -1: it has none
-	wake    int64 // unix ms of its timer, if it has one
+	bucket  *bucket // of its rate; nil: it has none
+	tenant  *shared // nil: its tenant has no rate
+	ready   bool    // in the slot's ring
+	queued  bool    // for a token of its tenant's
+	called  bool    // one is there for it
+	timer   int     // its index in the timers; -1: it has none
+	wake    int64   // unix ms of its timer, if it has one
 }
 
 // item is a delivery that waits.
 type item struct {
 	position ledger.Position
 	attempts uint32 // made so far
-	due      int64  // unix ms
+	lane     ledger.Lane
+	due      int64 // unix ms
 }
 
 // hand is a delivery in a session's hands.
@@ -92,6 +107,11 @@ func New(slots int) *Dispatch {
 		slots:         make([]*slot, slots),
 		sessions:      make(map[SessionID]*session),
 		subscriptions: make(map[ledger.Number]*subscription),
+		tenants:       make(map[ledger.TenantID]*shared),
+		calls: heap[*shared]{
+			less:  func(a, b *shared) bool { return a.wake < b.wake },
+			moved: func(t *shared, i int) { t.timer = i },
+		},
 		timers: heap[*subscription]{
 			less:  func(a, b *subscription) bool { return a.wake < b.wake },
 			moved: func(s *subscription, i int) { s.timer = i },
@@ -118,13 +138,11 @@ func (d *Dispatch) Put(number ledger.Number) {
 		return
 	}
 	s := &subscription{
-		number: number,
-		slot:   d.slots[d.SlotOf(number)],
-		window: WindowStart,
-		timer:  -1,
-		waiting: heap[item]{less: func(a, b item) bool {
-			return cmp.Or(cmp.Compare(a.due, b.due), a.position.Compare(b.position)) < 0
-		}},
+		number:  number,
+		slot:    d.slots[d.SlotOf(number)],
+		window:  WindowStart,
+		timer:   -1,
+		waiting: heap[item]{less: byDue},
 	}
 	d.subscriptions[number] = s
 	at, _ := slices.BinarySearch(s.slot.members, number)
@@ -138,6 +156,7 @@ func (d *Dispatch) Delete(number ledger.Number) {
 		return
 	}
 	delete(d.subscriptions, number)
+	s.lanes, s.waiting.moved = nil, nil
 	for position := range s.hands {
 		d.take(s, position)
 	}
@@ -153,6 +172,13 @@ func (d *Dispatch) Delete(number ledger.Number) {
 // it waits for the new time. One without attempts is owed for the first time:
 // it must be said once only.
 func (d *Dispatch) Owe(delivery ledger.Delivery, attempts uint32, due int64) {
+	d.OweInLane(delivery, ledger.NoLane, attempts, due)
+}
+
+// OweInLane is Owe for a delivery of a lane: it is sent to nobody before all
+// that is older in its lane has ended, or is on its way to the session that it
+// would be sent to.
+func (d *Dispatch) OweInLane(delivery ledger.Delivery, lane ledger.Lane, attempts uint32, due int64) {
 	s := d.subscriptions[delivery.Subscription]
 	if s == nil {
 		return
@@ -160,7 +186,7 @@ func (d *Dispatch) Owe(delivery ledger.Delivery, attempts uint32, due int64) {
 	if d.take(s, delivery.Position) == nil && attempts > 0 {
 		d.drop(s, delivery.Position)
 	}
-	d.wait(s, item{delivery.Position, attempts, due})
+	d.wait(s, item{delivery.Position, attempts, lane, due})
 }
 
 // End says that a delivery is no longer owed.
@@ -174,8 +200,8 @@ func (d *Dispatch) End(delivery ledger.Delivery) {
 // drop removes a delivery that waits, if it does. Then somebody reported late
 // on what was taken from them: that is rare, and worth no index.
 func (d *Dispatch) drop(s *subscription, position ledger.Position) {
-	if i := s.indexOf(position); i >= 0 {
-		s.waiting.remove(i)
+	if _, waits := s.pull(position); waits {
+		d.arm(s) // there may be another in its place
 	}
 }
 
@@ -191,6 +217,14 @@ func (d *Dispatch) Succeeded(number ledger.Number) {
 func (d *Dispatch) Failed(number ledger.Number) {
 	if s := d.subscriptions[number]; s != nil {
 		s.window = max(s.window/2, 1)
+	}
+}
+
+// Batch says how many of a subscription's deliveries are sent together at most.
+func (d *Dispatch) Batch(number ledger.Number, count int) {
+	if s := d.subscriptions[number]; s != nil {
+		s.batch = count
+		d.arm(s)
 	}
 }
 
@@ -271,8 +305,8 @@ func (d *Dispatch) adopt(delivery ledger.Delivery, slot *slot) {
 	if s == nil || s.slot != slot {
 		return
 	}
-	if i := s.indexOf(delivery.Position); i >= 0 {
-		d.hold(s, slot.owner, s.waiting.remove(i))
+	if it, waits := s.pull(delivery.Position); waits {
+		d.hold(s, slot.owner, it)
 	}
 }
 
@@ -348,16 +382,23 @@ func (d *Dispatch) Holds(id SessionID, delivery ledger.Delivery) bool {
 func (d *Dispatch) Return(id SessionID, delivery ledger.Delivery) {
 	if d.Holds(id, delivery) {
 		s := d.subscriptions[delivery.Subscription]
+		s.refund()
 		d.wait(s, d.take(s, delivery.Position).item)
 	}
 }
 
 // Charge takes the bytes of a delivery just sent from the session's credit.
+// Before it is called nothing follows in the delivery's lane.
 func (d *Dispatch) Charge(send Send, bytes int) {
 	if d.Holds(send.Session, send.Delivery) {
-		h := d.subscriptions[send.Subscription].hands[send.Position]
+		s := d.subscriptions[send.Subscription]
+		h := s.hands[send.Position]
 		h.bytes += bytes
 		h.session.credit.Charge(bytes)
+		if h.lane != ledger.NoLane {
+			s.departed(h.item)
+			d.arm(s)
+		}
 	}
 }
 
@@ -368,6 +409,9 @@ func (d *Dispatch) Charge(send Send, bytes int) {
 // of one event can travel together; where there are too many, the session
 // whose turn it was is the last to have one in the next call.
 func (d *Dispatch) Next(now int64, most int) []Send {
+	for len(d.calls.items) > 0 && d.calls.items[0].wake <= now {
+		d.callNext(d.calls.items[0], now)
+	}
 	for len(d.timers.items) > 0 && d.timers.items[0].wake <= now {
 		s := d.timers.items[0]
 		d.disarm(s)
@@ -418,11 +462,22 @@ func (d *Dispatch) turn(owner *session, now int64) (Send, bool) {
 				d.arm(s)
 				continue
 			}
-			it := s.pick()
+			if !d.admits(s, now) {
+				continue // it is called
+			}
+			it, ok := s.pick()
+			if !ok {
+				d.arm(s)
+				continue
+			}
+			s.spend(now)
 			owner.credit.Take()
-			d.place(s, owner, it)
+			d.place(s, owner, owner, it)
 			d.arm(s)
-			return Send{owner.id, ledger.Delivery{Subscription: s.number, Position: it.position}, it.attempts + 1}, true
+			return Send{
+				owner.id, ledger.Delivery{Subscription: s.number, Position: it.position},
+				it.attempts + 1, s.sendLane(it.lane),
+			}, true
 		}
 	}
 	return Send{}, false
@@ -431,10 +486,17 @@ func (d *Dispatch) turn(owner *session, now int64) (Send, bool) {
 // Wake returns when Next may have something that it does not have now, in unix
 // ms; ok is false when only another input can bring that about.
 func (d *Dispatch) Wake() (at int64, ok bool) {
-	if len(d.timers.items) == 0 {
-		return 0, false
+	at = math.MaxInt64
+	if len(d.timers.items) > 0 {
+		at, ok = d.timers.items[0].wake, true
 	}
-	return d.timers.items[0].wake, true
+	if len(d.calls.items) > 0 {
+		at, ok = min(at, d.calls.items[0].wake), true
+	}
+	if !ok {
+		at = 0
+	}
+	return at, ok
 }
 
 // SlotState is what a slot looks like from outside.
@@ -460,7 +522,7 @@ func (d *Dispatch) InHand() int { return d.inHand }
 
 // open reports whether the subscription has something waiting and room for it.
 func (s *subscription) open() bool {
-	most := s.window
+	most := s.room()
 	switch {
 	case s.pace.Stopped:
 		most = 0
@@ -470,27 +532,53 @@ func (s *subscription) open() bool {
 	return len(s.waiting.items) > 0 && len(s.hands) < most
 }
 
+// room returns how many of its deliveries may be in hands by its window, which
+// counts requests: of one that is sent batches, enough for a batch to fill. What
+// counts for one that fails is an eighth of a batch, so that it soon holds no
+// more of a worker's credit than others can.
+func (s *subscription) room() int {
+	if s.batch <= batchShare {
+		return s.window
+	}
+	return min(s.window*(s.batch/batchShare), max(WindowMax, s.batch))
+}
+
 // due returns when the next delivery is due; it must be open.
 func (s *subscription) due() int64 {
+	due := max(s.waiting.items[0].due, s.pace.After)
 	if s.pace.Probing {
-		return s.pace.Probe
+		due = max(s.pace.Probe, s.pace.After)
 	}
-	return s.waiting.items[0].due
+	if s.bucket != nil {
+		due = max(due, s.bucket.due())
+	}
+	return due
 }
 
 // pick takes the next delivery out of the heap: the one due first or, of an
-// endpoint that is probed, the oldest or the newest.
-func (s *subscription) pick() item {
-	if !s.pace.Probing {
-		return s.waiting.remove(0)
-	}
+// endpoint that is probed, the oldest or the newest. It takes none, and returns
+// false, if that may no longer follow what is in hands of its lane.
+func (s *subscription) pick() (item, bool) {
 	best := 0
-	for i, it := range s.waiting.items {
-		if order := it.position.Compare(s.waiting.items[best].position); order < 0 != s.pace.Newest && order != 0 {
-			best = i
+	if s.pace.Probing {
+		for i, it := range s.waiting.items {
+			if order := it.position.Compare(s.waiting.items[best].position); order < 0 != s.pace.Newest && order != 0 {
+				best = i
+			}
 		}
 	}
-	return s.waiting.remove(best)
+	it := s.waiting.items[best]
+	if it.lane == ledger.NoLane {
+		return s.waiting.remove(best), true
+	}
+	l := s.lane(it.lane)
+	if !s.follows(l, it.position) {
+		s.withdraw(l)
+		return item{}, false
+	}
+	s.waiting.remove(best)
+	l.offered = -1
+	return it, true
 }
 
 // hasten makes all that waits or is in hands due at a time at the latest.
@@ -504,6 +592,14 @@ func (s *subscription) hasten(due int64) {
 	for _, h := range s.hands {
 		h.due = min(h.due, due)
 	}
+	if s.lanes == nil {
+		return
+	}
+	for _, l := range s.lanes.all {
+		for i := range l.rest {
+			l.rest[i].due = min(l.rest[i].due, due)
+		}
+	}
 }
 
 func (s *subscription) indexOf(position ledger.Position) int {
@@ -512,14 +608,14 @@ func (s *subscription) indexOf(position ledger.Position) int {
 
 // wait puts a delivery into its subscription's heap.
 func (d *Dispatch) wait(s *subscription, it item) {
-	s.waiting.push(it)
+	s.enqueue(it)
 	d.arm(s)
 }
 
 // arm sees to it that a subscription with something to send and room for it
 // has its turn when that is due. In the ring, it finds out then.
 func (d *Dispatch) arm(s *subscription) {
-	if s.ready || !s.open() || d.subscriptions[s.number] != s {
+	if s.ready || s.queued || !s.open() || d.subscriptions[s.number] != s {
 		return
 	}
 	due := s.due()
@@ -540,7 +636,7 @@ func (d *Dispatch) disarm(s *subscription) {
 }
 
 func (d *Dispatch) ready(s *subscription) {
-	if !s.ready && s.open() && d.subscriptions[s.number] == s {
+	if !s.ready && !s.queued && s.open() && d.subscriptions[s.number] == s {
 		s.ready = true
 		s.slot.ready = append(s.slot.ready, s)
 	}
@@ -550,12 +646,16 @@ func (d *Dispatch) ready(s *subscription) {
 // credit reaches or not, and puts it into its hands.
 func (d *Dispatch) hold(s *subscription, owner *session, it item) {
 	owner.credit.Take()
-	d.place(s, owner, it)
+	d.place(s, owner, nil, it)
 }
 
-func (d *Dispatch) place(s *subscription, owner *session, it item) {
+// place puts a delivery into a session's hands. in is as in subscription.hold.
+func (d *Dispatch) place(s *subscription, owner, in *session, it item) {
 	if s.hands == nil {
 		s.hands = make(map[ledger.Position]*hand)
+	}
+	if it.lane != ledger.NoLane {
+		s.hold(it, in)
 	}
 	s.hands[it.position] = &hand{item: it, session: owner}
 	owner.hands[ledger.Delivery{Subscription: s.number, Position: it.position}] = struct{}{}
@@ -578,6 +678,9 @@ func (d *Dispatch) take(s *subscription, position ledger.Position) *hand {
 	h.session.credit.Give(h.bytes)
 	s.slot.inHand--
 	d.inHand--
+	if h.lane != ledger.NoLane && d.subscriptions[s.number] == s {
+		s.free(h.item)
+	}
 	d.arm(s)
 	return h
 }

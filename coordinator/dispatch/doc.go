@@ -26,6 +26,19 @@
 // worker may have some of a slot that is another's by now: it says so when it
 // attaches, and keeps it.
 //
+// # Order
+//
+// A delivery may be in a lane of its subscription. Those of a lane are sent in
+// the order of their events: only the oldest that waits is in the subscription's
+// heap, and only while nothing of the lane is in hands, or all that is is on
+// its way to the owner of the slot, by turns and in order, since the owner
+// keeps it. Whatever came into hands otherwise, by a claim, is waited for.
+//
+// # Rates
+//
+// A subscription with a rate is due when its bucket has a token, one of a tenant
+// with a rate has its turn when that has, and queues until then.
+//
 // # Fairness and isolation
 //
 // Subscriptions with something due stand in a ring, and each turn takes one

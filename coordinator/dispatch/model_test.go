@@ -24,11 +24,13 @@ func TestAgainstModel(t *testing.T) {
 	for seed := range seeds {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			g := newGame(t, uint64(seed))
-			g.play(400)
+			g.play(600)
 			sent.all, sent.oldest, sent.newest = sent.all+g.sent.all, sent.oldest+g.sent.oldest, sent.newest+g.sent.newest
+			sent.ordered, sent.behind = sent.ordered+g.sent.ordered, sent.behind+g.sent.behind
 		})
 	}
-	if sent.all < 20*seeds || sent.oldest < seeds/2 || sent.newest < seeds/2 {
+	if sent.all < 20*seeds || sent.oldest < seeds/2 || sent.newest < seeds/2 ||
+		sent.ordered < 5*seeds || sent.behind < seeds/2 {
 		t.Errorf("some of it hardly ever happened: %+v", sent)
 	}
 }
@@ -51,6 +53,7 @@ type game struct {
 	owed     map[ledger.Delivery]*modelDelivery
 	windows  map[ledger.Number]int // of the subscriptions that are known
 	paces    map[ledger.Number]ledger.Pace
+	orders   map[ledger.Number]ledger.Ordering
 	sent     gameSends
 	sessions map[SessionID]*modelSession
 	slots    [gameSlots]modelSlot
@@ -58,14 +61,55 @@ type game struct {
 	sequence uint64
 }
 
-// gameSends counts what was sent: to endpoints without and with an open breaker.
-type gameSends struct{ all, oldest, newest int }
+// gameSends counts what was sent: to endpoints without and with an open breaker;
+// and of these in a lane, and behind others of the lane.
+type gameSends struct{ all, oldest, newest, ordered, behind int }
 
 type modelDelivery struct {
 	attempts uint32
 	due      int64
 	holder   *modelSession // nil: it waits
 	bytes    int
+
+	key    int // of its event; 0: none
+	lane   ledger.Lane
+	sentAs ledger.Lane // what its holder knows it by; NoLane: nothing follows it
+	onWay  bool        // it is charged
+}
+
+// rivals returns what is owed in the order of a delivery, beside itself. While
+// something of a subscription may be in the order of anything, all that has a
+// lane is.
+func (g *game) rivals(delivery ledger.Delivery) map[ledger.Delivery]*modelDelivery {
+	lane, whole := g.owed[delivery].lane, false
+	for other, m := range g.owed {
+		whole = whole || other.Subscription == delivery.Subscription && m.lane == ledger.WholeLane
+	}
+	found := make(map[ledger.Delivery]*modelDelivery)
+	for other, m := range g.owed {
+		if other.Subscription == delivery.Subscription && other != delivery && m.lane != ledger.NoLane &&
+			(lane == m.lane || lane != ledger.NoLane && whole) {
+			found[other] = m
+		}
+	}
+	return found
+}
+
+// turn says whether a delivery may be sent as far as its order goes: it must be
+// if nothing of its lane is in hands, and it may follow what is.
+func (g *game) turn(delivery ledger.Delivery, to *modelSession, as ledger.Lane) (may, must bool) {
+	may, must = true, true
+	for other, m := range g.rivals(delivery) {
+		older := other.Position.Compare(delivery.Position) < 0
+		switch {
+		case m.holder == nil && older:
+			return false, false
+		case m.holder != nil:
+			must = false
+			may = may && older && m.holder == to && m.sentAs == as && m.onWay
+		}
+	}
+	return may, must
 }
 
 type modelSession struct {
@@ -87,6 +131,7 @@ func newGame(t *testing.T, seed uint64) *game {
 		owed:     make(map[ledger.Delivery]*modelDelivery),
 		windows:  make(map[ledger.Number]int),
 		paces:    make(map[ledger.Number]ledger.Pace),
+		orders:   make(map[ledger.Number]ledger.Ordering),
 		sessions: make(map[SessionID]*modelSession),
 	}
 }
@@ -136,6 +181,10 @@ func (g *game) step() {
 		g.detach()
 	case n < 81:
 		g.giveBack()
+	case n < 82:
+		g.depart()
+	case n < 83:
+		g.reorder()
 	case n < 84:
 		g.now += g.chance.Int64N(50)
 		g.say("time %d", g.now)
@@ -181,6 +230,65 @@ func (g *game) put() {
 	g.d.Put(number)
 	if _, known := g.windows[number]; !known {
 		g.windows[number] = WindowStart
+		g.orders[number] = []ledger.Ordering{
+			ledger.Unordered, ledger.OrderedByKey, ledger.Unordered, ledger.OrderedSubscription, ledger.Unordered,
+		}[number%5]
+	}
+}
+
+// laneOf returns the lane of a delivery that is owed from now on.
+func (g *game) laneOf(number ledger.Number, key int) ledger.Lane {
+	switch {
+	case g.orders[number] == ledger.OrderedSubscription:
+		return ledger.WholeLane
+	case g.orders[number] == ledger.OrderedByKey && g.chance.IntN(20) == 0:
+		return ledger.WholeLane // owed again
+	case g.orders[number] == ledger.OrderedByKey && key > 0:
+		return ledger.WholeLane + ledger.Lane(key)
+	}
+	return ledger.NoLane
+}
+
+// reorder changes the ordering of a subscription: the keys of what is owed are
+// not known.
+func (g *game) reorder() {
+	number := g.number()
+	if _, known := g.windows[number]; !known {
+		return
+	}
+	order := []ledger.Ordering{ledger.Unordered, ledger.OrderedByKey, ledger.OrderedSubscription}[g.chance.IntN(3)]
+	lane := ledger.WholeLane
+	if order == ledger.Unordered {
+		lane = ledger.NoLane
+	}
+	g.say("%d is ordered by %s", number, order)
+	g.orders[number] = order
+	g.d.Reorder(number, func(ledger.Position) ledger.Lane { return lane })
+	for delivery, m := range g.owed {
+		if delivery.Subscription == number {
+			m.lane, m.sentAs = lane, ledger.NoLane
+		}
+	}
+	if pace := g.paces[number]; pace.Newest {
+		pace.Newest = false
+		g.d.SetPace(number, pace)
+		g.paces[number] = pace
+	}
+}
+
+// depart is a delivery that had to be read from the log, and is on its way now.
+func (g *game) depart() {
+	delivery, ok := g.some(func(_ ledger.Delivery, m *modelDelivery) bool { return m.holder != nil && !m.onWay })
+	if !ok {
+		return
+	}
+	m := g.owed[delivery]
+	g.say("%v is on its way to %d", delivery, m.holder.id)
+	bytes := 1 + g.chance.IntN(20)
+	g.d.Charge(Send{Session: m.holder.id, Delivery: delivery}, bytes)
+	if m.holder.attached {
+		m.onWay = true
+		m.bytes += bytes
 	}
 }
 
@@ -190,6 +298,7 @@ func (g *game) remove() {
 	g.d.Delete(number)
 	delete(g.windows, number)
 	delete(g.paces, number)
+	delete(g.orders, number)
 	maps.DeleteFunc(g.owed, func(d ledger.Delivery, _ *modelDelivery) bool { return d.Subscription == number })
 }
 
@@ -199,9 +308,12 @@ func (g *game) owe() {
 	delivery := ledger.Delivery{Subscription: g.number(), Position: ledger.Position{Sequence: g.sequence, Index: g.chance.Uint32N(2)}}
 	due := g.now + g.chance.Int64N(60) - 40
 	g.say("owe %v due %d", delivery, due)
-	g.d.Owe(delivery, 0, due)
+	key := g.chance.IntN(4)
+	lane := g.laneOf(delivery.Subscription, key)
+	g.say("  in lane %d", lane)
+	g.d.OweInLane(delivery, lane, 0, due)
 	if _, known := g.windows[delivery.Subscription]; known {
-		g.owed[delivery] = &modelDelivery{due: due}
+		g.owed[delivery] = &modelDelivery{due: due, key: key, lane: lane}
 	}
 }
 
@@ -215,7 +327,7 @@ func (g *game) again() {
 	m := g.owed[delivery]
 	m.attempts, m.due, m.holder, m.bytes = m.attempts+1, g.now+g.chance.Int64N(100), nil, 0
 	g.say("owe %v again due %d", delivery, m.due)
-	g.d.Owe(delivery, m.attempts, m.due)
+	g.d.OweInLane(delivery, m.lane, m.attempts, m.due)
 }
 
 func (g *game) end() {
@@ -253,9 +365,11 @@ func (g *game) pace() {
 	case n < 1:
 		pace.Stopped = true
 	case n < 7:
-		pace.Probing, pace.Newest = true, g.chance.IntN(2) == 0
+		pace.Probing, pace.Newest = true, g.chance.IntN(2) == 0 && g.orders[number] == ledger.Unordered
 		pace.Probe = g.now + g.chance.Int64N(60) - 30
 		pace.Stopped = n == 1
+	case n < 8:
+		pace.After = g.now + g.chance.Int64N(60) - 30
 	}
 	g.say("pace of %d is %+v", number, pace)
 	g.d.SetPace(number, pace)
@@ -294,10 +408,11 @@ func (g *game) room(number ledger.Number) int {
 
 // due returns when a delivery may be sent.
 func (g *game) due(delivery ledger.Delivery) int64 {
-	if pace := g.paces[delivery.Subscription]; pace.Probing {
-		return pace.Probe
+	pace := g.paces[delivery.Subscription]
+	if pace.Probing {
+		return max(pace.Probe, pace.After)
 	}
-	return g.owed[delivery].due
+	return max(g.owed[delivery].due, pace.After)
 }
 
 func (g *game) attach() {
@@ -352,10 +467,10 @@ func (g *game) claimed(owner *modelSession, number int, epoch int64, inHand []le
 		switch {
 		case m.holder == owner:
 		case m.holder != nil && declared && m.holder.worker == owner.worker:
-			m.holder, m.bytes = owner, 0
+			m.holder, m.bytes, m.sentAs = owner, 0, ledger.NoLane
 		case m.holder != nil && m.holder.attached:
 		case declared:
-			m.holder, m.bytes = owner, 0
+			m.holder, m.bytes, m.sentAs = owner, 0, ledger.NoLane
 		default:
 			m.holder, m.bytes = nil, 0
 		}
@@ -430,9 +545,14 @@ func (g *game) next(most int) int {
 		}
 		served[send.Subscription] = true
 		g.check(send)
-		g.owed[send.Delivery].holder = g.sessions[send.Session]
+		m := g.owed[send.Delivery]
+		m.holder, m.sentAs, m.onWay = g.sessions[send.Session], send.Lane, false
 	}
 	for _, send := range sends {
+		if g.chance.IntN(8) == 0 {
+			continue // it has to be read from the log
+		}
+		g.owed[send.Delivery].onWay = true
 		for range 1 + g.chance.IntN(2) {
 			bytes := g.chance.IntN(200)
 			g.d.Charge(send, bytes)
@@ -460,8 +580,21 @@ func (g *game) check(send Send) {
 		g.fatalf("%v: there is no room, %+v", send, g.paces[send.Subscription])
 	case send.Attempt != m.attempts+1:
 		g.fatalf("%v: %d attempts were made", send, m.attempts)
-	case send.Delivery != g.first(send.Subscription):
-		g.fatalf("%v: %v waits before it", send, g.first(send.Subscription))
+	}
+	may, must := g.turn(send.Delivery, s, send.Lane)
+	switch first, ok := g.first(send.Subscription); {
+	case !may:
+		g.fatalf("%v is sent out of order: %v", send, slices.Collect(maps.Keys(g.rivals(send.Delivery))))
+	case (send.Lane == ledger.NoLane) != (m.lane == ledger.NoLane):
+		g.fatalf("%v is in the lane %d", send, m.lane)
+	case ok && must && send.Delivery != first, ok && !must && g.before(first, send.Delivery):
+		g.fatalf("%v: %v waits before it", send, first)
+	}
+	if m.lane != ledger.NoLane {
+		g.sent.ordered++
+		if !must {
+			g.sent.behind++
+		}
 	}
 	switch pace := g.paces[send.Subscription]; {
 	case !pace.Probing:
@@ -474,23 +607,55 @@ func (g *game) check(send Send) {
 }
 
 // first returns what a subscription has waiting that is due first or, of one
-// that is probed, the oldest or the newest.
-func (g *game) first(number ledger.Number) ledger.Delivery {
-	var waiting []ledger.Delivery
+// that is probed, the oldest or the newest. What waits for others of its lane
+// does not count.
+func (g *game) first(number ledger.Number) (first ledger.Delivery, ok bool) {
 	for delivery, m := range g.owed {
-		if delivery.Subscription == number && m.holder == nil {
-			waiting = append(waiting, delivery)
+		if delivery.Subscription != number || m.holder != nil {
+			continue
+		}
+		if _, must := g.turn(delivery, nil, 0); must && (!ok || g.before(delivery, first)) {
+			first, ok = delivery, true
 		}
 	}
-	switch pace := g.paces[number]; {
+	return first, ok
+}
+
+// before says which of two deliveries of a subscription is sent first.
+func (g *game) before(a, b ledger.Delivery) bool {
+	switch pace := g.paces[a.Subscription]; {
 	case pace.Probing && pace.Newest:
-		return slices.MaxFunc(waiting, compare)
+		return compare(a, b) > 0
 	case pace.Probing:
-		return slices.MinFunc(waiting, compare)
+		return compare(a, b) < 0
 	}
-	return slices.MinFunc(waiting, func(a, b ledger.Delivery) int {
-		return cmp.Or(cmp.Compare(g.owed[a].due, g.owed[b].due), a.Position.Compare(b.Position))
-	})
+	return cmp.Or(cmp.Compare(g.owed[a].due, g.owed[b].due), a.Position.Compare(b.Position)) < 0
+}
+
+// compareLanes looks into the lanes of a subscription, and returns what waits
+// there and is not offered.
+func (g *game) compareLanes(s *subscription) (rest []item) {
+	held := 0
+	for _, h := range s.hands {
+		if h.lane != ledger.NoLane {
+			held++
+		}
+	}
+	for id, l := range s.lanes.all {
+		rest, held = append(rest, l.rest...), held-len(l.held)
+		switch {
+		case l.offered >= 0 && s.sendLane(s.waiting.items[l.offered].lane) != id:
+			g.fatalf("lane %d of subscription %d has lost what it offered", id, s.number)
+		case l.offered < 0 && len(l.rest) > 0 && len(l.held) == 0:
+			g.fatalf("lane %d of subscription %d offers nothing", id, s.number)
+		case l.offered < 0 && len(l.rest) == 0 && len(l.held) == 0:
+			g.fatalf("lane %d of subscription %d is empty, and kept", id, s.number)
+		}
+	}
+	if held != 0 {
+		g.fatalf("subscription %d has %d more in hands than in its lanes", s.number, held)
+	}
+	return rest
 }
 
 func (g *game) held(number ledger.Number) int {
@@ -534,6 +699,9 @@ func (g *game) drain() {
 		room := g.held(delivery.Subscription) < g.room(delivery.Subscription)
 		if m.holder != nil || owner == nil || !g.open(owner) || !room {
 			continue
+		}
+		if _, must := g.turn(delivery, nil, 0); !must {
+			continue // it waits for others of its lane
 		}
 		due := g.due(delivery)
 		if due <= g.now {
@@ -609,10 +777,14 @@ func (g *game) compareSubscriptions() {
 			g.fatalf("subscription %d has the window %d, want %d (%t)", number, s.window, window, known)
 		}
 		places := make(map[ledger.Position]int)
-		for _, it := range s.waiting.items {
+		waiting := slices.Clone(s.waiting.items)
+		if s.lanes != nil {
+			waiting = append(waiting, g.compareLanes(s)...)
+		}
+		for _, it := range waiting {
 			places[it.position]++
 			m := g.owed[ledger.Delivery{Subscription: number, Position: it.position}]
-			if m == nil || m.due != it.due || m.attempts != it.attempts {
+			if m == nil || m.due != it.due || m.attempts != it.attempts || m.lane != it.lane {
 				g.fatalf("subscription %d has %+v waiting, want %+v", number, it, m)
 			}
 		}

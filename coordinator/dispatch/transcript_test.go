@@ -22,7 +22,7 @@ import (
 //	new SLOTS       begins with an empty machine
 //	tell            takes inputs, one a line, and prints what they answer:
 //	  put NUMBER…                       | delete NUMBER
-//	  owe DELIVERY… [attempts=N] [due=MS]  | end DELIVERY…
+//	  owe DELIVERY… [attempts=N] [due=MS] [lane=N]  | end DELIVERY…
 //	  succeeded NUMBER                  | failed NUMBER
 //	  pace NUMBER all|stopped|oldest MS|newest MS  | hasten NUMBER MS
 //	  attach SESSION WORKER/INCARNATION [count=N] [bytes=N]
@@ -74,7 +74,7 @@ func (c *transcript) tell(in *input) string {
 		c.d.Delete(ledger.Number(in.number()))
 	case "owe":
 		for _, delivery := range in.deliveries() {
-			c.d.Owe(delivery, uint32(in.option("attempts", 0)), in.option("due", 0))
+			c.d.OweInLane(delivery, ledger.Lane(in.option("lane", 0)), uint32(in.option("attempts", 0)), in.option("due", 0))
 		}
 	case "end":
 		for _, delivery := range in.deliveries() {
@@ -157,7 +157,7 @@ func (c *transcript) next(in *input) string {
 	}
 	var out strings.Builder
 	for _, send := range sends {
-		fmt.Fprintf(&out, "to %d: %s attempt %d\n", send.Session, name(send.Delivery), send.Attempt)
+		fmt.Fprintf(&out, "to %d: %s attempt %d%s\n", send.Session, name(send.Delivery), send.Attempt, inLane(send.Lane))
 		c.d.Charge(send, int(in.option("bytes", 0)))
 	}
 	return out.String()
@@ -178,6 +178,13 @@ func (c *transcript) drain(in *input) string {
 		}
 		calls = append(calls, strings.Join(words, ", "))
 	}
+}
+
+func inLane(lane ledger.Lane) string {
+	if lane == ledger.NoLane {
+		return ""
+	}
+	return fmt.Sprintf(" in lane %d", lane)
 }
 
 func name(d ledger.Delivery) string { return fmt.Sprintf("%d:%s", d.Subscription, d.Position) }

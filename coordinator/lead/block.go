@@ -274,6 +274,9 @@ func (l *loop) commit(ctx context.Context, b *block) error {
 		b.acknowledge()
 	}
 	l.apply(result)
+	for _, change := range b.committed.record.GetTenants() {
+		l.limitTenant(ledger.TenantID(change.GetId()))
+	}
 	l.settle(b.outcomes)
 	if len(b.committed.record.GetReplays()) > 0 {
 		select {
@@ -319,9 +322,9 @@ func (l *loop) apply(result ledger.Result) {
 	for i, d := range result.Deliveries {
 		switch d.Kind {
 		case ledger.Owed:
-			l.dispatch.Owe(d.Delivery, d.Attempts, d.Next)
+			l.dispatch.OweInLane(d.Delivery, d.Lane, d.Attempts, d.Next)
 		case ledger.Retried:
-			l.dispatch.Owe(d.Delivery, d.Attempts, d.Next)
+			l.dispatch.OweInLane(d.Delivery, d.Lane, d.Attempts, d.Next)
 			l.dispatch.Failed(d.Subscription)
 		case ledger.Delivered:
 			l.dispatch.End(d.Delivery)
@@ -336,6 +339,9 @@ func (l *loop) apply(result ledger.Result) {
 				l.dispatch.Hasten(d.Subscription, d.Next)
 			}
 		}
+	}
+	for _, s := range result.Reordered {
+		l.dispatch.Reorder(s.Number, s.Lane)
 	}
 	for _, s := range result.Paced {
 		l.dispatch.SetPace(s.Number, s.Pace())
@@ -363,6 +369,8 @@ func (l *loop) applySubscription(s ledger.SubscriptionChange) {
 		l.dispatch.Delete(s.Number)
 	} else {
 		l.dispatch.Put(s.Number)
+		l.configure(s.Current)
+		l.dispatch.Join(s.Number, s.Current.Tenant)
 	}
 	for _, session := range l.sessions {
 		if session.claimed[slot] {

@@ -88,6 +88,7 @@ type laggard struct {
 	cursor       ledger.Position
 	tail         uint64 // sequence up to which the interest is known
 	room         int    // deliveries
+	keyed        bool   // it is ordered by key
 
 	admit *linkv1.Admit // what was found; owned by the scan
 }
@@ -128,7 +129,7 @@ func (l *loop) startCatchUp() {
 		cursor, _ := s.Behind()
 		job = append(job, laggard{
 			subscription: s.Number, tenant: s.Tenant, interest: s.Interest(), cursor: cursor,
-			tail: l.ledger.Sequence(), room: room,
+			tail: l.ledger.Sequence(), room: room, keyed: s.Ordering() == ledger.OrderedByKey,
 		})
 	}
 	if len(job) > 0 {
@@ -239,6 +240,9 @@ func (lag *laggard) scan(records []committed) {
 			}
 			lag.admit.Sequences = append(lag.admit.Sequences, at.Sequence)
 			lag.admit.Indexes = append(lag.admit.Indexes, at.Index)
+			if lag.keyed {
+				lag.admit.Lanes = append(lag.admit.Lanes, uint32(ledger.LaneOfKey(event.GetOrderingKey())))
+			}
 		}
 		lag.cursor = ledger.Position{Sequence: c.sequence + 1}
 	}

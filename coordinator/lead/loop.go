@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -72,11 +73,43 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 	for _, s := range state.Subscriptions() {
 		loop.dispatch.Put(s.Number)
 		loop.dispatch.SetPace(s.Number, s.Pace())
+		loop.configure(s)
 		for o := range s.Outstanding() {
-			loop.dispatch.Owe(ledger.Delivery{Subscription: s.Number, Position: o.Position}, o.Attempts, max(earliest, o.Next.UnixMilli()))
+			delivery := ledger.Delivery{Subscription: s.Number, Position: o.Position}
+			loop.dispatch.OweInLane(delivery, s.Lane(o.Position), o.Attempts, max(earliest, o.Next.UnixMilli()))
 		}
 	}
+	for _, id := range state.Tenants() {
+		loop.limitTenant(id)
+	}
 	return loop
+}
+
+// configure tells the dispatch machine how fast a subscription is sent to, and
+// how much at a time.
+func (l *loop) configure(s *ledger.Subscription) {
+	config := s.Stored.GetSubscription()
+	l.dispatch.Limit(s.Number, rateOf(config))
+	l.dispatch.Batch(s.Number, int(config.GetBatchCount()))
+}
+
+// limited is what can have a rate.
+type limited interface {
+	GetRate() float64
+	GetBurst() uint32
+}
+
+func rateOf(l limited) dispatch.Rate {
+	return dispatch.Rate{PerSecond: l.GetRate(), Burst: l.GetBurst()}
+}
+
+// limitTenant tells the dispatch machine of a tenant's rate.
+func (l *loop) limitTenant(id ledger.TenantID) {
+	var members []ledger.Number
+	for _, s := range l.ledger.TenantSubscriptions(id, 0, math.MaxInt) {
+		members = append(members, s.Number)
+	}
+	l.dispatch.LimitTenant(id, rateOf(l.ledger.Tenant(id)), members)
 }
 
 func (l *loop) run(ctx context.Context) error {
@@ -353,6 +386,7 @@ func (l *loop) sendEvent(sends []dispatch.Send) {
 			l.dispatch.Charge(s, len(event.GetEvent()))
 			message.Targets = append(message.Targets, &linkv1.Target{
 				Subscription: uint64(s.Subscription), Attempt: s.Attempt, Step: l.ledger.Charged(s.Delivery) + 1,
+				Lane: uint32(s.Lane),
 			})
 		}
 	}

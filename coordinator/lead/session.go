@@ -278,6 +278,9 @@ func (l *loop) outcomes(s *session, batch *linkv1.OutcomeBatch) {
 		case outcome.GetKind() == linkv1.Outcome_RETURNED:
 			l.dispatch.Return(s.id, delivery)
 		case outcome.GetKind() == linkv1.Outcome_DELIVERED || l.dispatch.Holds(s.id, delivery):
+			if until := outcome.GetHoldUntilUnixMs(); until != 0 { // before it is durable: what is handed back is not sent again
+				l.dispatch.Hold(delivery.Subscription, until)
+			}
 			l.pending.outcomes = append(l.pending.outcomes, reported{session: s, outcome: outcome})
 		}
 	}

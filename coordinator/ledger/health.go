@@ -85,6 +85,7 @@ type Health struct {
 	Since      time.Time // when that row began; zero if there is none
 	Open       bool      // the breaker's
 	NextProbe  time.Time // while Open
+	Hold       time.Time // nothing is sent before; zero: the endpoint asks for nothing
 }
 
 // Health returns what is known of the subscription's endpoint.
@@ -92,7 +93,7 @@ func (s *Subscription) Health() Health {
 	return Health{
 		Mode: s.mode, ModeReason: s.modeReason, ModeSince: unixMs(s.modeSince),
 		Failures: s.failures, Since: unixMs(s.failingSince),
-		Open: s.breaker.open, NextProbe: unixMs(s.breaker.next),
+		Open: s.breaker.open, NextProbe: unixMs(s.breaker.next), Hold: unixMs(s.hold),
 	}
 }
 
@@ -111,6 +112,8 @@ type Pace struct {
 	Probing bool
 	Probe   int64
 	Newest  bool
+	// After: nothing before that, in unix ms, because the endpoint asked for it.
+	After int64
 }
 
 // Pace returns how the subscription may be sent to now.
@@ -119,7 +122,29 @@ func (s *Subscription) Pace() Pace {
 		Stopped: s.mode != Active,
 		Probing: s.breaker.open,
 		Probe:   s.breaker.next,
-		Newest:  s.breaker.open && s.breaker.probes%2 == 1,
+		After:   s.hold,
+		Newest:  s.breaker.open && s.breaker.probes%2 == 1 && s.Ordering() == Unordered,
+	}
+}
+
+// maxHold bounds for how long an endpoint can ask that nothing is sent to it.
+const maxHold = 24 * time.Hour
+
+// holdBack keeps what an endpoint asks for. What another answer asked for is
+// not shortened.
+func (l *Ledger) holdBack(s *Subscription, until int64, result *Result) {
+	until = min(until, l.time+maxHold.Milliseconds())
+	if until > s.hold && until > l.time {
+		s.hold = until
+		result.paced(s)
+	}
+}
+
+// letGo ends that.
+func (s *Subscription) letGo(result *Result) {
+	if s.hold != 0 {
+		s.hold = 0
+		result.paced(s)
 	}
 }
 
@@ -214,6 +239,7 @@ func (l *Ledger) foldControl(control *linkv1.Control, result *Result) {
 // came meanwhile it is current at once.
 func (l *Ledger) resume(s *Subscription, result *Result) {
 	l.setMode(s, Active, "", result)
+	s.letGo(result)
 	l.succeeded(s, result)
 	if s.behind && s.cursor.Sequence > l.lastEvents {
 		l.catchUp(s)
@@ -226,7 +252,7 @@ func (l *Ledger) cancelOwed(s *Subscription, result *Result) {
 		result.Deliveries = append(result.Deliveries, s.change(Cancelled, o))
 	}
 	l.outstanding -= len(s.owed)
-	s.owed = nil
+	s.owed, s.lanes = nil, nil
 }
 
 // fallBehind takes a subscription out of the match index: it is caught up from
@@ -252,6 +278,7 @@ func (l *Ledger) expire(before uint64, result *Result) {
 		n := 0
 		for n < len(s.owed) && s.owed[n].position.Sequence < before {
 			result.Deliveries = append(result.Deliveries, s.change(Expired, s.owed[n]))
+			delete(s.lanes, s.owed[n].position)
 			n++
 		}
 		s.owed = slices.Delete(s.owed, 0, n)
@@ -279,6 +306,9 @@ func (l *Ledger) foldReadmit(readmit *linkv1.Readmit, result *Result) {
 		at := Position{sequence, readmit.GetIndexes()[i]}
 		if at.Sequence == 0 || at.Sequence < l.keptFrom || at.Sequence >= l.sequence || s.behind && at.Compare(s.cursor) >= 0 {
 			continue // there is no such event, or it is given up, or will be admitted as any other
+		}
+		if s.find(at) == nil {
+			s.setLane(at, WholeLane)
 		}
 		l.owe(s, owed{position: at, attempts: readmit.GetAttempts()[i], next: l.time, since: l.time}, result)
 	}

@@ -238,34 +238,29 @@ func TestRoom(t *testing.T) {
 	room(0, 8)
 }
 
-// TestRoomOfTheFailing: they leave half of the partition's budget to others, in
-// logs that say so.
+// TestRoomOfTheFailing: they leave half of the partition's budget to others.
 func TestRoomOfTheFailing(t *testing.T) {
-	for version, want := range map[uint32]int{1: 64, 2: failingReserved} {
-		b := begin(t, nil)
-		limits := &linkv1.Limits{OutstandingPartition: 200}
-		b.must(t, &linkv1.Record{Epoch: 2, Fence: &linkv1.Fence{FoldVersion: version, Limits: limits}})
-		b.must(t, subscriptions(put(1, "acme", "sub_1", "a"), put(2, "acme", "sub_2", "b")))
-		b.must(t, events(event("acme", "1", "a")))
-		failing := b.ledger.Subscription(1)
-		var failed []Reported
-		for i := range uint32(failingAfter) {
-			failed = append(failed, outcome(linkv1.Outcome_RETRY, Delivery{1, Position{b.ledger.Sequence(), 0}}, i+1))
+	b := begin(t, &linkv1.Limits{OutstandingPartition: 200})
+	b.must(t, subscriptions(put(1, "acme", "sub_1", "a"), put(2, "acme", "sub_2", "b")))
+	b.must(t, events(event("acme", "1", "a")))
+	failing := b.ledger.Subscription(1)
+	var failed []Reported
+	for i := range uint32(failingAfter) {
+		failed = append(failed, outcome(linkv1.Outcome_RETRY, Delivery{1, Position{b.ledger.Sequence(), 0}}, i+1))
+	}
+	b.must(t, &linkv1.Record{Outcomes: EncodeOutcomes(0, failed)})
+	room := func(outstanding, want int) {
+		t.Helper()
+		for b.ledger.Outstanding() < outstanding {
+			b.must(t, events(event("acme", fmt.Sprint("b", b.ledger.Outstanding()), "b")))
 		}
-		b.must(t, &linkv1.Record{Outcomes: EncodeOutcomes(0, failed)})
-		room := func(outstanding, want int) {
-			t.Helper()
-			for b.ledger.Outstanding() < outstanding {
-				b.must(t, events(event("acme", fmt.Sprint("b", b.ledger.Outstanding()), "b")))
-			}
-			if got := b.ledger.Room(failing) + failing.OutstandingCount(); got != want {
-				t.Errorf("version %d: with %d outstanding a failing one may have %d, want %d", version, outstanding, got, want)
-			}
+		if got := b.ledger.Room(failing) + failing.OutstandingCount(); got != want {
+			t.Errorf("with %d outstanding a failing one may have %d, want %d", outstanding, got, want)
 		}
-		room(99, 64)
-		room(100, want)
-		if got := b.ledger.Room(b.ledger.Subscription(2)); got < 1000 {
-			t.Errorf("version %d: there is room for %d of the healthy one, want thousands", version, got)
-		}
+	}
+	room(99, 64)
+	room(100, failingReserved)
+	if got := b.ledger.Room(b.ledger.Subscription(2)); got < 1000 {
+		t.Errorf("there is room for %d of the healthy one, want thousands", got)
 	}
 }

@@ -15,9 +15,7 @@ import (
 // FoldVersion is the version of the fold's logic. A change that makes any log
 // fold to another state raises it, and keeps the old way for logs whose fence
 // names the old version.
-//
-// Version 2: those that fail may use half of the partition's budget.
-const FoldVersion = 2
+const FoldVersion = 1
 
 // HashSize is the length of a record's hash, SHA-256, in bytes.
 const HashSize = 32
@@ -147,6 +145,9 @@ type Result struct {
 	// Paced are the subscriptions that may be sent to in another way than
 	// before; each may be there more than once.
 	Paced []*Subscription
+	// Reordered are those whose ordering has changed: what they are owed is in
+	// other lanes than before.
+	Reordered []*Subscription
 	// Expired are stretches of the log that nobody was asked about in time.
 	Expired []Range
 }
@@ -171,6 +172,7 @@ type DeliveryChange struct {
 	Kind     ChangeKind
 	Tenant   TenantID
 	ID       string // of the subscription
+	Lane     Lane
 	Attempts uint32 // made so far
 	Charged  uint32 // of these, how many used up the schedule
 	Next     int64  // unix ms: when it is due, while it is owed
@@ -286,6 +288,9 @@ func (l *Ledger) checkReferences(record *linkv1.Record) error {
 		if err := checkPositions(admit.GetSequences(), admit.GetIndexes()); err != nil {
 			return err
 		}
+		if n := len(admit.GetLanes()); n != 0 && n != len(admit.GetSequences()) {
+			return fmt.Errorf("%w: uneven columns in an admit", ErrInvalid)
+		}
 	}
 	for _, readmit := range record.GetReadmits() {
 		if len(readmit.GetAttempts()) != len(readmit.GetSequences()) {
@@ -351,6 +356,9 @@ func (l *Ledger) foldEvent(at Position, event *linkv1.LoggedEvent, result *Resul
 			full = append(full, s)
 			continue
 		}
+		if s.Ordering() == OrderedByKey {
+			s.setLane(at, LaneOfKey(event.GetOrderingKey()))
+		}
 		l.owe(s, l.fresh(at), result)
 	}
 	// Not in the loop above: it changes the index. Backwards, so that a list of
@@ -391,7 +399,7 @@ func (l *Ledger) capacity(s *Subscription) int {
 	if l.outstanding >= budget {
 		most = min(most, reserved)
 	}
-	if l.version >= 2 && s.Failing() && l.outstanding >= budget/failingShare {
+	if s.Failing() && l.outstanding >= budget/failingShare {
 		most = min(most, failingReserved)
 	}
 	return most
@@ -418,6 +426,7 @@ func (l *Ledger) foldAdmit(admit *linkv1.Admit, result *Result) {
 			next = at
 			break
 		}
+		s.setLane(at, laneOfAdmit(admit, i))
 		l.owe(s, l.fresh(at), result)
 	}
 	s.cursor = next
@@ -426,6 +435,14 @@ func (l *Ledger) foldAdmit(admit *linkv1.Admit, result *Result) {
 		l.catchUp(s)
 	}
 	l.refile(s)
+}
+
+// laneOfAdmit returns the lane of an admitted position.
+func laneOfAdmit(admit *linkv1.Admit, i int) Lane {
+	if i < len(admit.GetLanes()) {
+		return Lane(admit.GetLanes()[i])
+	}
+	return WholeLane // the log was read before the subscription was ordered by key
 }
 
 // foldOutcomes counts attempts. What the ledger does not know as owed, or has
@@ -465,6 +482,7 @@ func (l *Ledger) foldAttempt(s *Subscription, o owed, reported Reported, result 
 		note(Delivered)
 		l.succeeded(s, result)
 	case linkv1.Outcome_RETRY, linkv1.Outcome_DEAD:
+		l.holdBack(s, outcome.GetHoldUntilUnixMs(), result)
 		gone := outcome.GetStatusCode() == statusGone
 		if l.failed(s, o.position, outcome, result) {
 			o.charged++

@@ -60,6 +60,9 @@ func detailOf(i int, time int64, o *linkv1.Outcome) *linkv1.OutcomeDetail {
 		Error:        o.GetError(),
 		ResponseBody: o.GetResponseBody(),
 	}
+	if o.GetHoldUntilUnixMs() != 0 {
+		detail.HoldDelayMs = o.GetHoldUntilUnixMs() - time
+	}
 	if o.GetKind() == linkv1.Outcome_RETRY {
 		detail.NextDelayMs = o.GetNextTimeUnixMs() - time
 	}
@@ -86,6 +89,9 @@ func DecodeOutcomes(time int64, c *linkv1.Outcomes) iter.Seq[Reported] {
 			if len(details) > 0 && int(details[0].GetOutcome()) == i {
 				o.ErrorClass, o.Error = details[0].GetErrorClass(), details[0].GetError()
 				o.ResponseBody = details[0].GetResponseBody()
+				if details[0].GetHoldDelayMs() != 0 {
+					o.HoldUntilUnixMs = time + details[0].GetHoldDelayMs()
+				}
 				if o.GetKind() == linkv1.Outcome_RETRY {
 					o.NextTimeUnixMs = time + details[0].GetNextDelayMs()
 				}

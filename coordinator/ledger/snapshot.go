@@ -137,6 +137,8 @@ func (s *Subscription) encode() *linkv1.SubscriptionState {
 		ModeReason:          s.modeReason,
 		ModeSinceUnixMs:     s.modeSince,
 		Breaker:             s.breaker.encode(),
+		Lanes:               s.laneColumn(),
+		HoldUntilUnixMs:     s.hold,
 	}
 	for _, e := range s.eras {
 		state.Eras = append(state.Eras, &linkv1.Era{UntilSequence: e.until, EventTypes: e.patterns})
@@ -252,6 +254,7 @@ func (l *Ledger) decodeSubscription(state *linkv1.SubscriptionState) {
 		failures:     state.GetConsecutiveFailures(),
 		failingSince: state.GetFailingSinceUnixMs(),
 		breaker:      decodeBreaker(state.GetBreaker()),
+		hold:         state.GetHoldUntilUnixMs(),
 		mode:         state.GetMode(),
 		modeReason:   state.GetModeReason(),
 		modeSince:    state.GetModeSinceUnixMs(),
@@ -268,6 +271,9 @@ func (l *Ledger) decodeSubscription(state *linkv1.SubscriptionState) {
 			next:     state.GetNextTimesUnixMs()[i],
 			since:    state.GetSinceUnixMs()[i],
 		})
+		if i < len(state.GetLanes()) {
+			s.setLane(s.owed[i].position, Lane(state.GetLanes()[i]))
+		}
 	}
 	l.subscriptions[s.Number] = s
 	l.outstanding += len(s.owed)

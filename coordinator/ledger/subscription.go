@@ -30,13 +30,15 @@ type Subscription struct {
 	// Stored is never changed in place, so it may be kept.
 	Stored *linkv1.StoredSubscription
 
-	owed         []owed   // by rising position
-	behind       bool     // not in the tenant's index
-	cursor       Position // while behind: first that is not accounted for
-	eras         []era    // while behind: what it wanted before
-	failures     uint64   // in a row, of whatever kind
-	failingSince int64    // unix ms; 0 if the last attempt succeeded
+	owed         []owed            // by rising position
+	lanes        map[Position]Lane // of what is owed, if ordered by key; without those of no lane
+	behind       bool              // not in the tenant's index
+	cursor       Position          // while behind: first that is not accounted for
+	eras         []era             // while behind: what it wanted before
+	failures     uint64            // in a row, of whatever kind
+	failingSince int64             // unix ms; 0 if the last attempt succeeded
 	breaker      breaker
+	hold         int64 // unix ms: nothing is sent before, as the endpoint asks; 0: it does not
 	mode         Mode
 	modeReason   string // why it is not Active
 	modeSince    int64  // unix ms; 0 while Active
@@ -114,7 +116,7 @@ func (s *Subscription) patterns() []string {
 func (s *Subscription) change(kind ChangeKind, o owed) DeliveryChange {
 	change := DeliveryChange{
 		Delivery: Delivery{s.Number, o.position}, Kind: kind, Tenant: s.Tenant, ID: s.ID(),
-		Attempts: o.attempts, Charged: o.charged, Since: o.since,
+		Lane: s.Lane(o.position), Attempts: o.attempts, Charged: o.charged, Since: o.since,
 	}
 	if kind == Owed || kind == Retried || kind == Rescheduled {
 		change.Next = o.next
@@ -148,6 +150,7 @@ func (s *Subscription) remove(at Position) bool {
 	i, found := s.search(at)
 	if found {
 		s.owed = slices.Delete(s.owed, i, i+1)
+		delete(s.lanes, at)
 	}
 	return found
 }
@@ -253,6 +256,7 @@ func (l *Ledger) foldSubscription(change *linkv1.SubscriptionChange, result *Res
 		result.Subscriptions = append(result.Subscriptions, SubscriptionChange{number, s})
 	default:
 		t, moved := l.tenants[s.Tenant], s.Stored.GetSubscription().GetUrl() != put.GetSubscription().GetUrl()
+		ordering := s.Ordering()
 		if s.behind {
 			s.eras = s.Interest().changed(l.sequence, put.GetSubscription().GetEventTypes()).after(s.cursor.Sequence).eras
 			s.Stored = put
@@ -262,7 +266,9 @@ func (l *Ledger) foldSubscription(change *linkv1.SubscriptionChange, result *Res
 			t.index.add(number, s.patterns())
 		}
 		result.Subscriptions = append(result.Subscriptions, SubscriptionChange{number, s})
+		s.reorder(ordering, result)
 		if moved {
+			s.letGo(result)
 			l.succeeded(s, result) // nothing is known of another endpoint
 			l.refile(s)
 		}

@@ -281,6 +281,12 @@ func cloneConfig(given *fanfarev1.Subscription) *fanfarev1.Subscription {
 		PayloadMode:   given.GetPayloadMode(),
 		RetrySchedule: given.GetRetrySchedule(),
 		Timeout:       given.GetTimeout(),
+		Ordering:      given.GetOrdering(),
+		Rate:          given.GetRate(),
+		Burst:         given.GetBurst(),
+		BatchCount:    given.GetBatchCount(),
+		BatchBytes:    given.GetBatchBytes(),
+		BatchWait:     given.GetBatchWait(),
 	}
 }
 
@@ -306,7 +312,10 @@ func (s *Server) checkSubscription(sub *fanfarev1.Subscription) error {
 	default:
 		return invalid("payload_mode", "is %q; expected standard, cloudevents-binary, cloudevents-structured or raw", sub.GetPayloadMode())
 	}
-	return checkTimes(sub)
+	if err := checkTimes(sub); err != nil {
+		return err
+	}
+	return checkSending(sub)
 }
 
 // checkPatterns says what is wrong with a list of patterns of event types.
@@ -369,6 +378,12 @@ func updatable(given *fanfarev1.Subscription) map[string]bool {
 		"payload_mode":   given.GetPayloadMode() != "",
 		"retry_schedule": len(given.GetRetrySchedule()) > 0,
 		"timeout":        given.GetTimeout() != nil,
+		"ordering":       given.GetOrdering() != "",
+		"rate":           given.GetRate() != 0,
+		"burst":          given.GetBurst() != 0,
+		"batch_count":    given.GetBatchCount() != 0,
+		"batch_bytes":    given.GetBatchBytes() != 0,
+		"batch_wait":     given.GetBatchWait() != nil,
 		"secret":         given.Secret != nil,
 	}
 }
@@ -431,6 +446,7 @@ func (s *Server) updated(old *linkv1.StoredSubscription, given *fanfarev1.Subscr
 	if paths["timeout"] {
 		sub.Timeout = from.GetTimeout()
 	}
+	updateSending(sub, from, paths)
 	if err := s.checkSubscription(sub); err != nil {
 		return nil, err
 	}
@@ -493,6 +509,9 @@ func showWithHealth(sub *ledger.Subscription, stored *linkv1.StoredSubscription)
 		FailingSince:        timeOf(health.Since),
 		BreakerOpen:         health.Open,
 		NextProbeTime:       timeOf(health.NextProbe),
+	}
+	if health.Hold.After(time.Now()) {
+		shown.Health.HoldTime = timeOf(health.Hold)
 	}
 	return shown
 }

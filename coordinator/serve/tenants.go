@@ -29,6 +29,9 @@ func (s *Server) CreateTenant(ctx context.Context, request *fanfarev1.CreateTena
 	if err := checkText("tenant.display_name", request.GetTenant().GetDisplayName(), maxDisplayName); err != nil {
 		return nil, err
 	}
+	if err := checkRate("tenant.", request.GetTenant()); err != nil {
+		return nil, err
+	}
 	id := ledger.TenantID(request.GetTenantId())
 	exists := &Error{codes.AlreadyExists, "tenant_id", fmt.Sprintf("is %q, which exists already", id)}
 	if id == DefaultTenant {
@@ -41,7 +44,10 @@ func (s *Server) CreateTenant(ctx context.Context, request *fanfarev1.CreateTena
 	if err := leader.Accepts(ctx); err != nil {
 		return nil, err
 	}
-	tenant := &fanfarev1.Tenant{DisplayName: request.GetTenant().GetDisplayName(), CreateTime: timestamppb.Now()}
+	tenant := &fanfarev1.Tenant{
+		DisplayName: request.GetTenant().GetDisplayName(), CreateTime: timestamppb.Now(),
+		Rate: request.GetTenant().GetRate(), Burst: request.GetTenant().GetBurst(),
+	}
 	err = leader.ChangeTenant(ctx, func(l *ledger.Ledger) (*linkv1.TenantChange, error) {
 		if l.Tenant(id) != nil {
 			return nil, exists
@@ -137,6 +143,70 @@ func (s *Server) ListPartitionTenants(ctx context.Context, request *linkv1.ListP
 // hasDefault reports whether the default tenant is in a partition.
 func (s *Server) hasDefault(partition int) bool {
 	return PartitionOf(DefaultTenant, s.Directory.Partitions()) == partition
+}
+
+// UpdateTenant implements TenantService.
+func (s *Server) UpdateTenant(ctx context.Context, request *fanfarev1.UpdateTenantRequest) (*fanfarev1.Tenant, error) {
+	given := request.GetTenant()
+	id, err := parseTenant("tenant.name", given.GetName())
+	if err != nil {
+		return nil, err
+	}
+	paths, err := tenantMask(request)
+	if err != nil {
+		return nil, err
+	}
+	leader, err := s.leader(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	var updated *fanfarev1.Tenant
+	err = leader.ChangeTenant(ctx, func(l *ledger.Ledger) (*linkv1.TenantChange, error) {
+		before := l.Tenant(id)
+		if before == nil && id != DefaultTenant {
+			return nil, notFound("tenant", given.GetName())
+		}
+		updated = showTenant(id, before)
+		updated.Name = ""
+		if slices.Contains(paths, "display_name") {
+			updated.DisplayName = given.GetDisplayName()
+		}
+		if slices.Contains(paths, "rate") {
+			updated.Rate = given.GetRate()
+		}
+		if slices.Contains(paths, "burst") {
+			updated.Burst = given.GetBurst()
+		}
+		if err := checkText("tenant.display_name", updated.GetDisplayName(), maxDisplayName); err != nil {
+			return nil, err
+		}
+		return &linkv1.TenantChange{Id: string(id), Put: updated}, checkRate("tenant.", updated)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return showTenant(id, updated), nil
+}
+
+// tenantMask returns the fields to change.
+func tenantMask(request *fanfarev1.UpdateTenantRequest) ([]string, error) {
+	known := []string{"display_name", "rate", "burst"}
+	given := request.GetUpdateMask().GetPaths()
+	if len(given) == 0 {
+		set := request.GetTenant()
+		isSet := map[string]bool{"display_name": set.GetDisplayName() != "", "rate": set.GetRate() != 0, "burst": set.GetBurst() != 0}
+		return slices.DeleteFunc(known, func(path string) bool { return !isSet[path] }), nil
+	}
+	for _, path := range given {
+		switch {
+		case path == "*":
+			return known, nil
+		case path == "name", path == "create_time": // only the server sets them: ignored
+		case !slices.Contains(known, path):
+			return nil, invalid("update_mask", "has %q, which is not a field that can be changed", path)
+		}
+	}
+	return given, nil
 }
 
 // DeleteTenant implements TenantService.

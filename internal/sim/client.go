@@ -152,10 +152,18 @@ func (c *Client) PublishMany(n int, prefix, eventType string) {
 // none is the default one.
 func (c *Client) Subscribe(e *Endpoint, patterns []string, schedule ...time.Duration) *fanfarev1.Subscription {
 	c.cluster.t.Helper()
-	wanted := &fanfarev1.Subscription{Url: e.URL, EventTypes: patterns, Secret: new(e.secret.Reveal())}
+	wanted := &fanfarev1.Subscription{EventTypes: patterns}
 	for _, wait := range schedule {
 		wanted.RetrySchedule = append(wanted.RetrySchedule, durationpb.New(wait))
 	}
+	return c.SubscribeAs(e, wanted)
+}
+
+// SubscribeAs creates a subscription of an endpoint that is as wanted, but for
+// the endpoint's URL and secret, which it fills in.
+func (c *Client) SubscribeAs(e *Endpoint, wanted *fanfarev1.Subscription) *fanfarev1.Subscription {
+	c.cluster.t.Helper()
+	wanted.Url, wanted.Secret = e.URL, new(e.secret.Reveal())
 	return insist(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Subscription, error) {
 		subscriptions := fanfarev1.NewSubscriptionServiceClient(conn)
 		// An earlier try may have succeeded unheard.
@@ -178,6 +186,16 @@ func (c *Client) Update(subscription *fanfarev1.Subscription, patterns ...string
 	insist(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Subscription, error) {
 		return fanfarev1.NewSubscriptionServiceClient(conn).UpdateSubscription(ctx, &fanfarev1.UpdateSubscriptionRequest{
 			Subscription: &fanfarev1.Subscription{Name: subscription.GetName(), EventTypes: patterns},
+		})
+	})
+}
+
+// SetOrdering changes the ordering of a subscription.
+func (c *Client) SetOrdering(subscription *fanfarev1.Subscription, ordering string) {
+	c.cluster.t.Helper()
+	insist(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Subscription, error) {
+		return fanfarev1.NewSubscriptionServiceClient(conn).UpdateSubscription(ctx, &fanfarev1.UpdateSubscriptionRequest{
+			Subscription: &fanfarev1.Subscription{Name: subscription.GetName(), Ordering: ordering},
 		})
 	})
 }

@@ -2,11 +2,14 @@ package sim
 
 import (
 	"crypto/rand"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,10 +66,13 @@ func Flapping(period time.Duration) Behaviour {
 	}
 }
 
-// Request is one that an endpoint has received.
+// Request is one that an endpoint has received; of a batch there is one for each
+// event.
 type Request struct {
 	EventID string
+	Batch   string // its id; empty: the event came alone
 	Time    time.Time
+	End     time.Time // when it was answered or cut off; zero: not (yet)
 	Body    []byte
 	Status  int   // answered; 0: not (yet)
 	Signed  error // what is wrong with the signature; nil: nothing
@@ -145,7 +151,8 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler) // cut on the way
 	}
-	index, answer := e.receive(r, body)
+	received, answer := e.receive(r, body)
+	defer e.ended(received)
 	if answer.After > 0 {
 		select {
 		case <-time.After(answer.After):
@@ -157,27 +164,65 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler)
 	}
-	e.answered(index, answer.Status)
+	e.answered(received, answer.Status)
 	if answer.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(answer.RetryAfter.Seconds())))
 	}
 	w.WriteHeader(answer.Status)
 }
 
-func (e *Endpoint) receive(r *http.Request, body []byte) (index int, answer Answer) {
+// receive notes a request, and returns which of the requests it is.
+func (e *Endpoint) receive(r *http.Request, body []byte) (received []int, answer Answer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	id := r.Header.Get(signature.HeaderID)
-	e.requests = append(e.requests, Request{
-		EventID: id, Time: time.Now(), Body: body,
+	request := Request{
+		EventID: r.Header.Get(signature.HeaderID), Time: time.Now(), Body: body,
 		Signed: signature.Verify([]signature.Secret{e.secret}, r.Header, body, time.Now(), 0),
-	})
-	e.counts[id]++
-	return len(e.requests) - 1, e.behaviour(e.counts[id])
+	}
+	all := []Request{request}
+	if strings.HasPrefix(request.EventID, "batch_") {
+		all = unpack(request)
+	}
+	for _, one := range all {
+		received = append(received, len(e.requests))
+		e.requests = append(e.requests, one)
+		e.counts[one.EventID]++
+	}
+	return received, e.behaviour(e.counts[all[0].EventID])
 }
 
-func (e *Endpoint) answered(index, status int) {
+// unpack returns the events of a batch. Of one that cannot be read it returns
+// itself, which is signed wrongly then.
+func unpack(request Request) (all []Request) {
+	var events []struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(request.Body, &events); err != nil || len(events) == 0 {
+		request.Signed = errors.Join(request.Signed, fmt.Errorf("reading a batch of %d events: %w", len(events), err))
+		return []Request{request}
+	}
+	for _, event := range events {
+		one := request
+		one.EventID, one.Batch = event.ID, request.EventID
+		all = append(all, one)
+	}
+	return all
+}
+
+func (e *Endpoint) ended(received []int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.requests[index].Status = status
+	for _, index := range received {
+		if e.requests[index].End.IsZero() {
+			e.requests[index].End = time.Now()
+		}
+	}
+}
+
+func (e *Endpoint) answered(received []int, status int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, index := range received {
+		e.requests[index].Status, e.requests[index].End = status, time.Now()
+	}
 }

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
 	"github.com/fanfare-dev/fanfare/internal/sim"
@@ -101,6 +103,7 @@ type wanting struct {
 	endpoint *sim.Endpoint
 	created  *fanfarev1.Subscription
 	patterns []string
+	ordering string
 	deleted  bool
 	owed     map[string]bool // ids of events that were acknowledged while it was there
 	maybe    map[string]bool // ids of events that may be owed: their publisher was told of an error
@@ -176,11 +179,11 @@ func (r *randomRun) behaviour() sim.Behaviour {
 
 // schedules are such that nothing is given up while a fault lasts, and such
 // that much is.
-func (r *randomRun) schedule() []time.Duration {
+func (r *randomRun) schedule() []*durationpb.Duration {
 	if r.random.IntN(3) == 0 {
-		return []time.Duration{time.Second, 2 * time.Second}
+		return []*durationpb.Duration{durationpb.New(time.Second), durationpb.New(2 * time.Second)}
 	}
-	return slices.Repeat([]time.Duration{5 * time.Second}, 50)
+	return slices.Repeat([]*durationpb.Duration{durationpb.New(5 * time.Second)}, 50)
 }
 
 func (r *randomRun) subscribe() {
@@ -191,8 +194,13 @@ func (r *randomRun) subscribe() {
 	patterns := pick(r.random, [][]string{nil, {"order.*"}, {"order.created"}, {"user.**", "order.paid"}})
 	e := r.c.Endpoint(fmt.Sprintf("hook-%d", len(r.subscriptions)))
 	e.Behave(r.behaviour())
+	ordering := pick(r.random, []string{"none", "key", "subscription"})
 	r.subscriptions = append(r.subscriptions, &wanting{
-		endpoint: e, created: r.c.Client.Subscribe(e, patterns, r.schedule()...), patterns: patterns,
+		endpoint: e, patterns: patterns, ordering: ordering,
+		created: r.c.Client.SubscribeAs(e, &fanfarev1.Subscription{
+			EventTypes: patterns, RetrySchedule: r.schedule(), Ordering: ordering,
+			BatchCount: pick(r.random, []uint32{0, 0, 1, 7, 100}),
+		}),
 		owed: make(map[string]bool), maybe: make(map[string]bool),
 	})
 }
@@ -228,7 +236,9 @@ func (r *randomRun) publish() {
 			r.next++
 		}
 		types := []string{"order.created", "order.paid", "user.signed.up", "ping"}
-		events = append(events, sim.Event(fmt.Sprintf("e%d", id), types[id%len(types)]))
+		event := sim.Event(fmt.Sprintf("e%d", id), types[id%len(types)])
+		event.OrderingKey = pick(r.random, []string{"", "a", "b", "c"})
+		events = append(events, event)
 	}
 	results, err := r.c.Client.TryPublish(events...)
 	if err != nil {
@@ -411,7 +421,8 @@ func (r *randomRun) heal() {
 // check compares the history and the endpoints with the oracle.
 func (r *randomRun) check() {
 	events := make(map[string]int)
-	for _, e := range r.c.Client.Events() {
+	all := r.c.Client.Events()
+	for _, e := range all {
 		events[e.GetId()]++
 		if _, unsure := r.unsure[e.GetId()]; !unsure && r.published[e.GetId()] == "" {
 			r.t.Errorf("the history has %s, which was refused", e.GetId())
@@ -424,6 +435,7 @@ func (r *randomRun) check() {
 	}
 	for _, w := range r.subscriptions {
 		r.checkSubscription(w, events)
+		checkOrder(r.t, r.c, w.endpoint, w.created, w.ordering, all)
 	}
 }
 

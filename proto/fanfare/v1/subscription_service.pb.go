@@ -123,7 +123,38 @@ type Subscription struct {
 	// Why it is not ACTIVE, in words.
 	StateReason string `protobuf:"bytes,14,opt,name=state_reason,json=stateReason,proto3" json:"state_reason,omitempty"`
 	// Since when it is not ACTIVE.
-	StateTime     *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	StateTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	// In which order its events are sent: `none` (the default); `key`: those of
+	// equal ordering key one after the other, and those without a key in none;
+	// or `subscription`: all of them one after the other. One after the other
+	// means by time of publication, and that the next begins only when the one
+	// before has ended: delivered, dead, expired or cancelled. So an event that
+	// fails holds those behind it up until its schedule is used up.
+	//
+	// After a change, what is owed already goes one by one, and before what is
+	// published later.
+	Ordering string `protobuf:"bytes,40,opt,name=ordering,proto3" json:"ordering,omitempty"`
+	// How many events a second are sent to it at most, attempts that fail
+	// included: 0.001 to 100,000; 0, the default, for no limit. Its tenant may
+	// have a limit too.
+	Rate float64 `protobuf:"fixed64,41,opt,name=rate,proto3" json:"rate,omitempty"`
+	// How many events may be sent at once when it was sent less than its rate
+	// before: 1 to 100,000. If 0, a tenth of a second's, and at least 1.
+	Burst uint32 `protobuf:"varint,42,opt,name=burst,proto3" json:"burst,omitempty"`
+	// If not 0, its events are sent together, as a JSON array of what they are
+	// alone: up to so many in a request, 1 to 1,000. With `standard` each has a
+	// member `id` too; with `cloudevents-structured` the whole is
+	// `application/cloudevents-batch+json`; with `raw` the data of each must be
+	// JSON; `cloudevents-binary` cannot be batched. webhook-id is that of the
+	// batch, `batch_…`: the same for the same events. If an endpoint refuses a
+	// batch for what is in it (4xx but 408, 410, 425 and 429), its halves are
+	// sent at once, and so on: only what is refused alone has failed.
+	BatchCount uint32 `protobuf:"varint,43,opt,name=batch_count,json=batchCount,proto3" json:"batch_count,omitempty"`
+	// About how many bytes the body of a batch may have: 1,024 to 4,194,304;
+	// 1,048,576 if 0. A single event may have more.
+	BatchBytes uint32 `protobuf:"varint,44,opt,name=batch_bytes,json=batchBytes,proto3" json:"batch_bytes,omitempty"`
+	// How long the first event waits for others: 0 to 60 s; 1 s if absent.
+	BatchWait     *durationpb.Duration `protobuf:"bytes,45,opt,name=batch_wait,json=batchWait,proto3" json:"batch_wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -263,6 +294,48 @@ func (x *Subscription) GetStateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Subscription) GetOrdering() string {
+	if x != nil {
+		return x.Ordering
+	}
+	return ""
+}
+
+func (x *Subscription) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Subscription) GetBurst() uint32 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
+}
+
+func (x *Subscription) GetBatchCount() uint32 {
+	if x != nil {
+		return x.BatchCount
+	}
+	return 0
+}
+
+func (x *Subscription) GetBatchBytes() uint32 {
+	if x != nil {
+		return x.BatchBytes
+	}
+	return 0
+}
+
+func (x *Subscription) GetBatchWait() *durationpb.Duration {
+	if x != nil {
+		return x.BatchWait
+	}
+	return nil
+}
+
 // SubscriptionHealth is what the cluster knows of an endpoint just now.
 type SubscriptionHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -279,6 +352,9 @@ type SubscriptionHealth struct {
 	BreakerOpen bool `protobuf:"varint,5,opt,name=breaker_open,json=breakerOpen,proto3" json:"breaker_open,omitempty"`
 	// When the next probe is due, while breaker_open.
 	NextProbeTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=next_probe_time,json=nextProbeTime,proto3" json:"next_probe_time,omitempty"`
+	// Nothing is sent to it before: its endpoint asked for that, by 429 or 503
+	// with Retry-After. Absent if that time has passed.
+	HoldTime      *timestamppb.Timestamp `protobuf:"bytes,40,opt,name=hold_time,json=holdTime,proto3" json:"hold_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -351,6 +427,13 @@ func (x *SubscriptionHealth) GetBreakerOpen() bool {
 func (x *SubscriptionHealth) GetNextProbeTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.NextProbeTime
+	}
+	return nil
+}
+
+func (x *SubscriptionHealth) GetHoldTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HoldTime
 	}
 	return nil
 }
@@ -574,7 +657,8 @@ type UpdateSubscriptionRequest struct {
 	// The subscription, by name, with its new values.
 	Subscription *Subscription `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	// Which fields to change: url, event_types, description, payload_mode,
-	// retry_schedule, timeout, secret. If absent: those that are set.
+	// retry_schedule, timeout, secret, ordering,
+	// rate, burst, batch_count, batch_bytes, batch_wait. If absent: those that are set.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -882,7 +966,7 @@ var File_fanfare_v1_subscription_service_proto protoreflect.FileDescriptor
 const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"%fanfare/v1/subscription_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x06\n" +
+	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc3\a\n" +
 	"\fSubscription\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x15\n" +
 	"\x03url\x18\x02 \x01(\tB\x03\xe0A\x02R\x03url\x12\x1f\n" +
@@ -903,7 +987,16 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\x05state\x18\r \x01(\x0e2\x1e.fanfare.v1.Subscription.StateB\x03\xe0A\x03R\x05state\x12&\n" +
 	"\fstate_reason\x18\x0e \x01(\tB\x03\xe0A\x03R\vstateReason\x12>\n" +
 	"\n" +
-	"state_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tstateTime\"D\n" +
+	"state_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tstateTime\x12\x1a\n" +
+	"\bordering\x18( \x01(\tR\bordering\x12\x12\n" +
+	"\x04rate\x18) \x01(\x01R\x04rate\x12\x14\n" +
+	"\x05burst\x18* \x01(\rR\x05burst\x12\x1f\n" +
+	"\vbatch_count\x18+ \x01(\rR\n" +
+	"batchCount\x12\x1f\n" +
+	"\vbatch_bytes\x18, \x01(\rR\n" +
+	"batchBytes\x128\n" +
+	"\n" +
+	"batch_wait\x18- \x01(\v2\x19.google.protobuf.DurationR\tbatchWait\"D\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -911,14 +1004,15 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"\x06PAUSED\x10\x02\x12\f\n" +
 	"\bDISABLED\x10\x03B\t\n" +
-	"\a_secret\"\xb4\x02\n" +
+	"\a_secret\"\xed\x02\n" +
 	"\x12SubscriptionHealth\x12+\n" +
 	"\x11outstanding_count\x18\x01 \x01(\x03R\x10outstandingCount\x12\x16\n" +
 	"\x06behind\x18\x02 \x01(\bR\x06behind\x121\n" +
 	"\x14consecutive_failures\x18\x03 \x01(\x03R\x13consecutiveFailures\x12?\n" +
 	"\rfailing_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\x12!\n" +
 	"\fbreaker_open\x18\x05 \x01(\bR\vbreakerOpen\x12B\n" +
-	"\x0fnext_probe_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rnextProbeTime\"{\n" +
+	"\x0fnext_probe_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rnextProbeTime\x127\n" +
+	"\thold_time\x18( \x01(\v2\x1a.google.protobuf.TimestampR\bholdTime\"{\n" +
 	"\x19CreateSubscriptionRequest\x12\x1b\n" +
 	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12A\n" +
 	"\fsubscription\x18\x02 \x01(\v2\x18.fanfare.v1.SubscriptionB\x03\xe0A\x02R\fsubscription\"1\n" +
@@ -1000,33 +1094,35 @@ var file_fanfare_v1_subscription_service_proto_depIdxs = []int32{
 	2,  // 4: fanfare.v1.Subscription.health:type_name -> fanfare.v1.SubscriptionHealth
 	0,  // 5: fanfare.v1.Subscription.state:type_name -> fanfare.v1.Subscription.State
 	14, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
-	14, // 7: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
-	14, // 8: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
-	1,  // 9: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	1,  // 10: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
-	1,  // 11: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	15, // 12: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 13: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
-	4,  // 14: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
-	5,  // 15: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
-	7,  // 16: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
-	8,  // 17: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
-	9,  // 18: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
-	10, // 19: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
-	11, // 20: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
-	1,  // 21: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 22: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
-	6,  // 23: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
-	1,  // 24: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
-	16, // 25: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	1,  // 26: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 27: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
-	12, // 28: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
-	21, // [21:29] is the sub-list for method output_type
-	13, // [13:21] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	13, // 7: fanfare.v1.Subscription.batch_wait:type_name -> google.protobuf.Duration
+	14, // 8: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
+	14, // 9: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
+	14, // 10: fanfare.v1.SubscriptionHealth.hold_time:type_name -> google.protobuf.Timestamp
+	1,  // 11: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	1,  // 12: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
+	1,  // 13: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	15, // 14: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 15: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
+	4,  // 16: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
+	5,  // 17: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
+	7,  // 18: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
+	8,  // 19: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
+	9,  // 20: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
+	10, // 21: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
+	11, // 22: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
+	1,  // 23: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 24: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
+	6,  // 25: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
+	1,  // 26: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
+	16, // 27: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	1,  // 28: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 29: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
+	12, // 30: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_subscription_service_proto_init() }

@@ -11,6 +11,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	emptypb "google.golang.org/protobuf/types/known/emptypb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -30,8 +31,12 @@ type Tenant struct {
 	// tenants/{tenant}.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// For people. At most 256 bytes.
-	DisplayName   string                 `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	DisplayName string                 `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	CreateTime  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// How many events a second are sent to all of its subscriptions together at
+	// most, and how many at once; as rate and burst of a subscription.
+	Rate          float64 `protobuf:"fixed64,40,opt,name=rate,proto3" json:"rate,omitempty"`
+	Burst         uint32  `protobuf:"varint,41,opt,name=burst,proto3" json:"burst,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -85,6 +90,20 @@ func (x *Tenant) GetCreateTime() *timestamppb.Timestamp {
 		return x.CreateTime
 	}
 	return nil
+}
+
+func (x *Tenant) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Tenant) GetBurst() uint32 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
 }
 
 type CreateTenantRequest struct {
@@ -293,6 +312,61 @@ func (x *ListTenantsResponse) GetNextPageToken() string {
 	return ""
 }
 
+type UpdateTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, by name, with its new values.
+	Tenant *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Which fields to change: display_name, rate, burst. If absent: those that
+	// are set.
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateTenantRequest) Reset() {
+	*x = UpdateTenantRequest{}
+	mi := &file_fanfare_v1_tenant_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTenantRequest) ProtoMessage() {}
+
+func (x *UpdateTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_tenant_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTenantRequest.ProtoReflect.Descriptor instead.
+func (*UpdateTenantRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_tenant_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *UpdateTenantRequest) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
+func (x *UpdateTenantRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
 type DeleteTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}.
@@ -303,7 +377,7 @@ type DeleteTenantRequest struct {
 
 func (x *DeleteTenantRequest) Reset() {
 	*x = DeleteTenantRequest{}
-	mi := &file_fanfare_v1_tenant_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_tenant_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -315,7 +389,7 @@ func (x *DeleteTenantRequest) String() string {
 func (*DeleteTenantRequest) ProtoMessage() {}
 
 func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_tenant_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_tenant_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -328,7 +402,7 @@ func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTenantRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTenantRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_tenant_service_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_v1_tenant_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DeleteTenantRequest) GetName() string {
@@ -343,12 +417,14 @@ var File_fanfare_v1_tenant_service_proto protoreflect.FileDescriptor
 const file_fanfare_v1_tenant_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1ffanfare/v1/tenant_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x01\n" +
+	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x01\n" +
 	"\x06Tenant\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12@\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"createTime\"c\n" +
+	"createTime\x12\x12\n" +
+	"\x04rate\x18( \x01(\x01R\x04rate\x12\x14\n" +
+	"\x05burst\x18) \x01(\rR\x05burst\"c\n" +
 	"\x13CreateTenantRequest\x12 \n" +
 	"\ttenant_id\x18\x01 \x01(\tB\x03\xe0A\x02R\btenantId\x12*\n" +
 	"\x06tenant\x18\x02 \x01(\v2\x12.fanfare.v1.TenantR\x06tenant\"+\n" +
@@ -360,13 +436,18 @@ const file_fanfare_v1_tenant_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"k\n" +
 	"\x13ListTenantsResponse\x12,\n" +
 	"\atenants\x18\x01 \x03(\v2\x12.fanfare.v1.TenantR\atenants\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\".\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x83\x01\n" +
+	"\x13UpdateTenantRequest\x12/\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x12.fanfare.v1.TenantB\x03\xe0A\x02R\x06tenant\x12;\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\".\n" +
 	"\x13DeleteTenantRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name2\x9a\x03\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name2\x8c\x04\n" +
 	"\rTenantService\x12`\n" +
 	"\fCreateTenant\x12\x1f.fanfare.v1.CreateTenantRequest\x1a\x12.fanfare.v1.Tenant\"\x1b\x82\xd3\xe4\x93\x02\x15:\x06tenant\"\v/v1/tenants\x12[\n" +
 	"\tGetTenant\x12\x1c.fanfare.v1.GetTenantRequest\x1a\x12.fanfare.v1.Tenant\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=tenants/*}\x12c\n" +
-	"\vListTenants\x12\x1e.fanfare.v1.ListTenantsRequest\x1a\x1f.fanfare.v1.ListTenantsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/tenants\x12e\n" +
+	"\vListTenants\x12\x1e.fanfare.v1.ListTenantsRequest\x1a\x1f.fanfare.v1.ListTenantsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/tenants\x12p\n" +
+	"\fUpdateTenant\x12\x1f.fanfare.v1.UpdateTenantRequest\x1a\x12.fanfare.v1.Tenant\"+\x82\xd3\xe4\x93\x02%:\x06tenant2\x1b/v1/{tenant.name=tenants/*}\x12e\n" +
 	"\fDeleteTenant\x12\x1f.fanfare.v1.DeleteTenantRequest\x1a\x16.google.protobuf.Empty\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/{name=tenants/*}B;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"
 
 var (
@@ -381,34 +462,40 @@ func file_fanfare_v1_tenant_service_proto_rawDescGZIP() []byte {
 	return file_fanfare_v1_tenant_service_proto_rawDescData
 }
 
-var file_fanfare_v1_tenant_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_fanfare_v1_tenant_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_fanfare_v1_tenant_service_proto_goTypes = []any{
 	(*Tenant)(nil),                // 0: fanfare.v1.Tenant
 	(*CreateTenantRequest)(nil),   // 1: fanfare.v1.CreateTenantRequest
 	(*GetTenantRequest)(nil),      // 2: fanfare.v1.GetTenantRequest
 	(*ListTenantsRequest)(nil),    // 3: fanfare.v1.ListTenantsRequest
 	(*ListTenantsResponse)(nil),   // 4: fanfare.v1.ListTenantsResponse
-	(*DeleteTenantRequest)(nil),   // 5: fanfare.v1.DeleteTenantRequest
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(*emptypb.Empty)(nil),         // 7: google.protobuf.Empty
+	(*UpdateTenantRequest)(nil),   // 5: fanfare.v1.UpdateTenantRequest
+	(*DeleteTenantRequest)(nil),   // 6: fanfare.v1.DeleteTenantRequest
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil), // 8: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),         // 9: google.protobuf.Empty
 }
 var file_fanfare_v1_tenant_service_proto_depIdxs = []int32{
-	6, // 0: fanfare.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
-	0, // 1: fanfare.v1.CreateTenantRequest.tenant:type_name -> fanfare.v1.Tenant
-	0, // 2: fanfare.v1.ListTenantsResponse.tenants:type_name -> fanfare.v1.Tenant
-	1, // 3: fanfare.v1.TenantService.CreateTenant:input_type -> fanfare.v1.CreateTenantRequest
-	2, // 4: fanfare.v1.TenantService.GetTenant:input_type -> fanfare.v1.GetTenantRequest
-	3, // 5: fanfare.v1.TenantService.ListTenants:input_type -> fanfare.v1.ListTenantsRequest
-	5, // 6: fanfare.v1.TenantService.DeleteTenant:input_type -> fanfare.v1.DeleteTenantRequest
-	0, // 7: fanfare.v1.TenantService.CreateTenant:output_type -> fanfare.v1.Tenant
-	0, // 8: fanfare.v1.TenantService.GetTenant:output_type -> fanfare.v1.Tenant
-	4, // 9: fanfare.v1.TenantService.ListTenants:output_type -> fanfare.v1.ListTenantsResponse
-	7, // 10: fanfare.v1.TenantService.DeleteTenant:output_type -> google.protobuf.Empty
-	7, // [7:11] is the sub-list for method output_type
-	3, // [3:7] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	7,  // 0: fanfare.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 1: fanfare.v1.CreateTenantRequest.tenant:type_name -> fanfare.v1.Tenant
+	0,  // 2: fanfare.v1.ListTenantsResponse.tenants:type_name -> fanfare.v1.Tenant
+	0,  // 3: fanfare.v1.UpdateTenantRequest.tenant:type_name -> fanfare.v1.Tenant
+	8,  // 4: fanfare.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 5: fanfare.v1.TenantService.CreateTenant:input_type -> fanfare.v1.CreateTenantRequest
+	2,  // 6: fanfare.v1.TenantService.GetTenant:input_type -> fanfare.v1.GetTenantRequest
+	3,  // 7: fanfare.v1.TenantService.ListTenants:input_type -> fanfare.v1.ListTenantsRequest
+	5,  // 8: fanfare.v1.TenantService.UpdateTenant:input_type -> fanfare.v1.UpdateTenantRequest
+	6,  // 9: fanfare.v1.TenantService.DeleteTenant:input_type -> fanfare.v1.DeleteTenantRequest
+	0,  // 10: fanfare.v1.TenantService.CreateTenant:output_type -> fanfare.v1.Tenant
+	0,  // 11: fanfare.v1.TenantService.GetTenant:output_type -> fanfare.v1.Tenant
+	4,  // 12: fanfare.v1.TenantService.ListTenants:output_type -> fanfare.v1.ListTenantsResponse
+	0,  // 13: fanfare.v1.TenantService.UpdateTenant:output_type -> fanfare.v1.Tenant
+	9,  // 14: fanfare.v1.TenantService.DeleteTenant:output_type -> google.protobuf.Empty
+	10, // [10:15] is the sub-list for method output_type
+	5,  // [5:10] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_tenant_service_proto_init() }
@@ -422,7 +509,7 @@ func file_fanfare_v1_tenant_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_tenant_service_proto_rawDesc), len(file_fanfare_v1_tenant_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

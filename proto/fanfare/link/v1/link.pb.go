@@ -557,8 +557,10 @@ type Outcome struct {
 	// At most 4 KiB of the answer's body.
 	ResponseBody   []byte `protobuf:"bytes,11,opt,name=response_body,json=responseBody,proto3" json:"response_body,omitempty"`
 	NextTimeUnixMs int64  `protobuf:"varint,12,opt,name=next_time_unix_ms,json=nextTimeUnixMs,proto3" json:"next_time_unix_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// If not 0: the endpoint asks that nothing is sent to it before.
+	HoldUntilUnixMs int64 `protobuf:"varint,20,opt,name=hold_until_unix_ms,json=holdUntilUnixMs,proto3" json:"hold_until_unix_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Outcome) Reset() {
@@ -671,6 +673,13 @@ func (x *Outcome) GetResponseBody() []byte {
 func (x *Outcome) GetNextTimeUnixMs() int64 {
 	if x != nil {
 		return x.NextTimeUnixMs
+	}
+	return 0
+}
+
+func (x *Outcome) GetHoldUntilUnixMs() int64 {
+	if x != nil {
+		return x.HoldUntilUnixMs
 	}
 	return 0
 }
@@ -1171,7 +1180,13 @@ type Target struct {
 	Attempt uint32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// Which step of the schedule it is, from 1: attempts that were made while
 	// the endpoint as a whole failed do not use up the schedule.
-	Step          uint32 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
+	Step uint32 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
+	// If not 0: the lane of the delivery. Those of one subscription's lane come
+	// in the order of their events, and each is attempted only when the one
+	// before has been delivered. If it comes to anything else, or is handed back,
+	// those behind it are handed back too: also what still comes, until the
+	// outcome is durable or the delivery is dispatched again.
+	Lane          uint32 `protobuf:"varint,10,opt,name=lane,proto3" json:"lane,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1223,6 +1238,13 @@ func (x *Target) GetAttempt() uint32 {
 func (x *Target) GetStep() uint32 {
 	if x != nil {
 		return x.Step
+	}
+	return 0
+}
+
+func (x *Target) GetLane() uint32 {
+	if x != nil {
+		return x.Lane
 	}
 	return 0
 }
@@ -1305,7 +1327,7 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x05index\x18\x03 \x01(\rR\x05index\"\\\n" +
 	"\fOutcomeBatch\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x124\n" +
-	"\boutcomes\x18\x02 \x03(\v2\x18.fanfare.link.v1.OutcomeR\boutcomes\"\xf0\x03\n" +
+	"\boutcomes\x18\x02 \x03(\v2\x18.fanfare.link.v1.OutcomeR\boutcomes\"\x9d\x04\n" +
 	"\aOutcome\x121\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1d.fanfare.link.v1.Outcome.KindR\x04kind\x12\"\n" +
 	"\fsubscription\x18\x02 \x01(\x04R\fsubscription\x12\x1a\n" +
@@ -1322,7 +1344,8 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x05error\x18\n" +
 	" \x01(\tR\x05error\x12#\n" +
 	"\rresponse_body\x18\v \x01(\fR\fresponseBody\x12)\n" +
-	"\x11next_time_unix_ms\x18\f \x01(\x03R\x0enextTimeUnixMs\"N\n" +
+	"\x11next_time_unix_ms\x18\f \x01(\x03R\x0enextTimeUnixMs\x12+\n" +
+	"\x12hold_until_unix_ms\x18\x14 \x01(\x03R\x0fholdUntilUnixMs\"N\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tDELIVERED\x10\x01\x12\t\n" +
@@ -1360,11 +1383,13 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x06tenant\x18\x03 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05event\x18\x04 \x01(\fR\x05event\x12/\n" +
 	"\x14publish_time_unix_ms\x18\x05 \x01(\x03R\x11publishTimeUnixMs\x121\n" +
-	"\atargets\x18\x06 \x03(\v2\x17.fanfare.link.v1.TargetR\atargets\"Z\n" +
+	"\atargets\x18\x06 \x03(\v2\x17.fanfare.link.v1.TargetR\atargets\"n\n" +
 	"\x06Target\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\x04R\fsubscription\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x12\n" +
-	"\x04step\x18\x03 \x01(\rR\x04step\"!\n" +
+	"\x04step\x18\x03 \x01(\rR\x04step\x12\x12\n" +
+	"\x04lane\x18\n" +
+	" \x01(\rR\x04lane\"!\n" +
 	"\aDurable\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number2\\\n" +
 	"\vLinkService\x12M\n" +

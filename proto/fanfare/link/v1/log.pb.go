@@ -1137,10 +1137,13 @@ type OutcomeDetail struct {
 	// Which outcome of the record.
 	Outcome uint32 `protobuf:"varint,1,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	// Next attempt minus record time.
-	NextDelayMs   int64  `protobuf:"zigzag64,2,opt,name=next_delay_ms,json=nextDelayMs,proto3" json:"next_delay_ms,omitempty"`
-	ErrorClass    string `protobuf:"bytes,3,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
-	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
-	ResponseBody  []byte `protobuf:"bytes,5,opt,name=response_body,json=responseBody,proto3" json:"response_body,omitempty"`
+	NextDelayMs  int64  `protobuf:"zigzag64,2,opt,name=next_delay_ms,json=nextDelayMs,proto3" json:"next_delay_ms,omitempty"`
+	ErrorClass   string `protobuf:"bytes,3,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
+	Error        string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	ResponseBody []byte `protobuf:"bytes,5,opt,name=response_body,json=responseBody,proto3" json:"response_body,omitempty"`
+	// If not 0: until when the endpoint asks that nothing is sent to it, minus
+	// record time.
+	HoldDelayMs   int64 `protobuf:"zigzag64,20,opt,name=hold_delay_ms,json=holdDelayMs,proto3" json:"hold_delay_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1210,6 +1213,13 @@ func (x *OutcomeDetail) GetResponseBody() []byte {
 	return nil
 }
 
+func (x *OutcomeDetail) GetHoldDelayMs() int64 {
+	if x != nil {
+		return x.HoldDelayMs
+	}
+	return 0
+}
+
 // Admit takes positions from the log into the outstanding set of a
 // subscription that is behind.
 type Admit struct {
@@ -1221,8 +1231,11 @@ type Admit struct {
 	NextSequence uint64 `protobuf:"varint,2,opt,name=next_sequence,json=nextSequence,proto3" json:"next_sequence,omitempty"`
 	NextIndex    uint32 `protobuf:"varint,3,opt,name=next_index,json=nextIndex,proto3" json:"next_index,omitempty"`
 	// Admitted positions in rising order, in columns.
-	Sequences     []uint64 `protobuf:"varint,4,rep,packed,name=sequences,proto3" json:"sequences,omitempty"`
-	Indexes       []uint32 `protobuf:"varint,5,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
+	Sequences []uint64 `protobuf:"varint,4,rep,packed,name=sequences,proto3" json:"sequences,omitempty"`
+	Indexes   []uint32 `protobuf:"varint,5,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
+	// The lanes that their ordering keys lead to, 0 without a key; none at all if
+	// the subscription was not ordered by key when the log was read.
+	Lanes         []uint32 `protobuf:"varint,20,rep,packed,name=lanes,proto3" json:"lanes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1288,6 +1301,13 @@ func (x *Admit) GetSequences() []uint64 {
 func (x *Admit) GetIndexes() []uint32 {
 	if x != nil {
 		return x.Indexes
+	}
+	return nil
+}
+
+func (x *Admit) GetLanes() []uint32 {
+	if x != nil {
+		return x.Lanes
 	}
 	return nil
 }
@@ -1586,6 +1606,11 @@ type SubscriptionState struct {
 	ModeReason      string           `protobuf:"bytes,16,opt,name=mode_reason,json=modeReason,proto3" json:"mode_reason,omitempty"`
 	ModeSinceUnixMs int64            `protobuf:"varint,17,opt,name=mode_since_unix_ms,json=modeSinceUnixMs,proto3" json:"mode_since_unix_ms,omitempty"`
 	Breaker         *Breaker         `protobuf:"bytes,18,opt,name=breaker,proto3" json:"breaker,omitempty"`
+	// If it is ordered by key: the lanes, in the same columns; none if they are
+	// all 0.
+	Lanes []uint32 `protobuf:"varint,27,rep,packed,name=lanes,proto3" json:"lanes,omitempty"`
+	// If not 0: nothing is sent to it before.
+	HoldUntilUnixMs int64 `protobuf:"varint,28,opt,name=hold_until_unix_ms,json=holdUntilUnixMs,proto3" json:"hold_until_unix_ms,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1744,6 +1769,20 @@ func (x *SubscriptionState) GetBreaker() *Breaker {
 		return x.Breaker
 	}
 	return nil
+}
+
+func (x *SubscriptionState) GetLanes() []uint32 {
+	if x != nil {
+		return x.Lanes
+	}
+	return nil
+}
+
+func (x *SubscriptionState) GetHoldUntilUnixMs() int64 {
+	if x != nil {
+		return x.HoldUntilUnixMs
+	}
+	return 0
 }
 
 // Breaker is what is known of an endpoint's failures.
@@ -1980,21 +2019,23 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\aworkers\x18\t \x03(\rR\aworkers\x12!\n" +
 	"\fworker_names\x18\n" +
 	" \x03(\tR\vworkerNames\x128\n" +
-	"\adetails\x18\v \x03(\v2\x1e.fanfare.link.v1.OutcomeDetailR\adetails\"\xa9\x01\n" +
+	"\adetails\x18\v \x03(\v2\x1e.fanfare.link.v1.OutcomeDetailR\adetails\"\xcd\x01\n" +
 	"\rOutcomeDetail\x12\x18\n" +
 	"\aoutcome\x18\x01 \x01(\rR\aoutcome\x12\"\n" +
 	"\rnext_delay_ms\x18\x02 \x01(\x12R\vnextDelayMs\x12\x1f\n" +
 	"\verror_class\x18\x03 \x01(\tR\n" +
 	"errorClass\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12#\n" +
-	"\rresponse_body\x18\x05 \x01(\fR\fresponseBody\"\xa7\x01\n" +
+	"\rresponse_body\x18\x05 \x01(\fR\fresponseBody\x12\"\n" +
+	"\rhold_delay_ms\x18\x14 \x01(\x12R\vholdDelayMs\"\xbd\x01\n" +
 	"\x05Admit\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\x04R\fsubscription\x12#\n" +
 	"\rnext_sequence\x18\x02 \x01(\x04R\fnextSequence\x12\x1d\n" +
 	"\n" +
 	"next_index\x18\x03 \x01(\rR\tnextIndex\x12\x1c\n" +
 	"\tsequences\x18\x04 \x03(\x04R\tsequences\x12\x18\n" +
-	"\aindexes\x18\x05 \x03(\rR\aindexes\"\xa5\x01\n" +
+	"\aindexes\x18\x05 \x03(\rR\aindexes\x12\x14\n" +
+	"\x05lanes\x18\x14 \x03(\rR\x05lanes\"\xa5\x01\n" +
 	"\vLoggedEvent\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -2024,7 +2065,7 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\x0emark_sequences\x18\x0e \x03(\x04R\rmarkSequences\x12+\n" +
 	"\x12mark_times_unix_ms\x18\x10 \x03(\x03R\x0fmarkTimesUnixMs\x12\x12\n" +
 	"\x04hash\x18\x0f \x01(\fR\x04hash\x12\x1b\n" +
-	"\tkept_from\x18\x14 \x01(\x04R\bkeptFrom\"\xd4\x05\n" +
+	"\tkept_from\x18\x14 \x01(\x04R\bkeptFrom\"\x97\x06\n" +
 	"\x11SubscriptionState\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12;\n" +
 	"\x06stored\x18\x02 \x01(\v2#.fanfare.link.v1.StoredSubscriptionR\x06stored\x12\x16\n" +
@@ -2045,7 +2086,9 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\vmode_reason\x18\x10 \x01(\tR\n" +
 	"modeReason\x12+\n" +
 	"\x12mode_since_unix_ms\x18\x11 \x01(\x03R\x0fmodeSinceUnixMs\x122\n" +
-	"\abreaker\x18\x12 \x01(\v2\x18.fanfare.link.v1.BreakerR\abreaker\"\xb6\x01\n" +
+	"\abreaker\x18\x12 \x01(\v2\x18.fanfare.link.v1.BreakerR\abreaker\x12\x14\n" +
+	"\x05lanes\x18\x1b \x03(\rR\x05lanes\x12+\n" +
+	"\x12hold_until_unix_ms\x18\x1c \x01(\x03R\x0fholdUntilUnixMs\"\xb6\x01\n" +
 	"\aBreaker\x12\x1a\n" +
 	"\bfailures\x18\x01 \x01(\x04R\bfailures\x12\x1c\n" +
 	"\tsequences\x18\x02 \x03(\x04R\tsequences\x12\x18\n" +
