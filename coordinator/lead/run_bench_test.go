@@ -19,6 +19,7 @@ import (
 	"github.com/fanfare-dev/fanfare/internal/eventlog/embedded"
 	"github.com/fanfare-dev/fanfare/internal/history"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
+	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
 // forgetful is a history that keeps its position only: what it costs to write
@@ -105,11 +106,15 @@ func controlMany(b *testing.B, l *Leader, count int, action linkv1.Control_Actio
 // publishMany publishes events of 1 KiB, some of them at a time.
 func publishMany(b *testing.B, l *Leader, count int) {
 	b.Helper()
+	encoded, err := proto.Marshal(&fanfarev1.Event{Id: "evt", Type: "order.created", Data: make([]byte, 1<<10)})
+	if err != nil {
+		b.Fatal(err)
+	}
 	for published := 0; published < count; {
 		var events []*linkv1.LoggedEvent
 		for ; published < count && len(events) < 500; published++ {
 			events = append(events, &linkv1.LoggedEvent{
-				Tenant: "acme", Id: fmt.Sprintf("evt_%d", published), Type: "order.created", Event: make([]byte, 1<<10), IdGenerated: true,
+				Tenant: "acme", Id: fmt.Sprintf("evt_%d", published), Type: "order.created", Event: encoded, IdGenerated: true,
 			})
 		}
 		publishing, err := l.Publish(b.Context(), events)
