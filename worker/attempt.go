@@ -3,7 +3,6 @@ package worker
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -53,7 +52,7 @@ type target struct {
 	mode     payloadMode
 	schedule []time.Duration
 	timeout  time.Duration
-	signer   *signature.Signer
+	signers  *signers
 	err      error // why nothing can be sent to it
 }
 
@@ -72,24 +71,12 @@ func newTarget(e *linkv1.Endpoint) *target {
 			t.schedule[i] = max(wait.AsDuration(), 0)
 		}
 	}
-	t.mode, t.err = parseMode(s.GetPayloadMode())
-	secrets := make([]signature.Secret, len(e.GetSecrets()))
-	for i, text := range e.GetSecrets() {
-		secret, err := signature.ParseSecret(text)
-		if err != nil && t.err == nil {
-			t.err = fmt.Errorf("reading signing secret: %w", err)
-		}
-		secrets[i] = secret
+	if t.mode, t.err = parseMode(s.GetPayloadMode()); t.err != nil {
+		return t
 	}
-	if len(secrets) == 0 && t.err == nil {
-		t.err = errNoSecret
-	}
-	t.signer = signature.NewSigner(secrets...)
+	t.signers, t.err = newSigners(e)
 	return t
 }
-
-// errNoSecret: nothing is ever sent unsigned.
-var errNoSecret = errors.New("subscription has no signing secret")
 
 // answer is what one request met.
 type answer struct {
@@ -194,6 +181,10 @@ func (a *attempter) send(ctx context.Context, d *delivery, t *target, now time.T
 	if err != nil {
 		return &answer{class: classPayload, err: err}
 	}
+	signer, err := t.signers.at(now)
+	if err != nil {
+		return &answer{class: egress.ClassOther, err: err}
+	}
 	limited, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(limited, http.MethodPost, t.url, bytes.NewReader(payload.body))
@@ -202,7 +193,7 @@ func (a *attempter) send(ctx context.Context, d *delivery, t *target, now time.T
 	}
 	maps.Copy(req.Header, payload.header)
 	req.Header.Set("User-Agent", a.userAgent)
-	t.signer.SetHeaders(req.Header, signature.Message{
+	signer.SetHeaders(req.Header, signature.Message{
 		ID: d.message.event.GetId(), Timestamp: now, Body: payload.body,
 	})
 	resp, err := a.client.Do(req)

@@ -320,6 +320,24 @@ func (f *fake) GetSubscriptionSecret(_ context.Context, req *fanfarev1.GetSubscr
 	return &fanfarev1.SubscriptionSecret{Name: req.GetName(), Secret: fakeSecret}, nil
 }
 
+func (f *fake) RotateSubscriptionSecret(_ context.Context, req *fanfarev1.RotateSubscriptionSecretRequest) (*fanfarev1.SubscriptionSecret, error) {
+	if _, err := find(f.subscriptions, strings.TrimSuffix(req.GetName(), "/secret")); err != nil {
+		return nil, err
+	}
+	if req.GetSecret() == "" {
+		req.Secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+	}
+	return &fanfarev1.SubscriptionSecret{Name: req.GetName(), Secret: req.GetSecret(), Secrets: []*fanfarev1.ActiveSecret{
+		{Secret: req.GetSecret()}, {Secret: fakeSecret, ExpireTime: f.now()},
+	}}, nil
+}
+
+func (f *fake) ListSigningKeys(context.Context, *fanfarev1.ListSigningKeysRequest) (*fanfarev1.ListSigningKeysResponse, error) {
+	return &fanfarev1.ListSigningKeysResponse{Keys: []*fanfarev1.SigningKey{{
+		Kid: "kPrK_qmx", PublicKey: "whpk_11qY", Subscription: "tenants/default/subscriptions/sub_1",
+	}}}, nil
+}
+
 func (f *fake) ListSubscriptions(_ context.Context, req *fanfarev1.ListSubscriptionsRequest) (*fanfarev1.ListSubscriptionsResponse, error) {
 	page, next, err := pageOf(f.subscriptions, req.GetPageSize(), req.GetPageToken())
 	return &fanfarev1.ListSubscriptionsResponse{Subscriptions: page, NextPageToken: next}, err

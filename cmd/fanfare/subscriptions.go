@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,6 +26,8 @@ func subscriptionsCommand(s *settings) *cobra.Command {
 		pauseSubscriptionCommand(s),
 		resumeSubscriptionCommand(s),
 		deleteSubscriptionCommand(s),
+		rotateSecretCommand(s),
+		signingKeysCommand(s),
 	)
 	cmd.Aliases = []string{"subscription", "subs"}
 	return cmd
@@ -37,6 +40,7 @@ type subscriptionFlags struct {
 	eventTypes                            []string
 	schedule                              spansFlag
 	timeout                               spanFlag
+	signing                               signingFlags
 }
 
 func (f *subscriptionFlags) register(cmd *cobra.Command) {
@@ -51,6 +55,7 @@ func (f *subscriptionFlags) register(cmd *cobra.Command) {
 		"the waits before the 2nd, 3rd, … attempt, as in 5s,5m,2h (default the cluster's)")
 	flags.Var(&f.timeout, "timeout-per-attempt", "how long one attempt may take (default 15s)")
 	flags.StringVar(&f.secret, "secret", "", "signing secret, whsec_… (one is made if not given)")
+	f.signing.register(cmd)
 	complete(cmd, "payload-mode", "standard", "cloudevents-binary", "cloudevents-structured", "raw")
 }
 
@@ -64,9 +69,11 @@ func subscriptionField(flag string) string {
 		return strings.ReplaceAll(flag, "-", "_")
 	case "timeout-per-attempt":
 		return "timeout"
-	default:
-		return ""
 	}
+	if isSigningFlag(flag) {
+		return "signing"
+	}
+	return ""
 }
 
 func (f *subscriptionFlags) subscription(cmd *cobra.Command) *fanfarev1.Subscription {
@@ -77,6 +84,7 @@ func (f *subscriptionFlags) subscription(cmd *cobra.Command) *fanfarev1.Subscrip
 		PayloadMode:   f.payloadMode,
 		RetrySchedule: f.schedule.values,
 		Timeout:       f.timeout.value,
+		Signing:       f.signing.signing(),
 	}
 	if cmd.Flags().Changed("secret") {
 		subscription.Secret = &f.secret
@@ -231,7 +239,7 @@ types count for events published from now on.`,
 func changedFields(cmd *cobra.Command) *fieldmaskpb.FieldMask {
 	mask := &fieldmaskpb.FieldMask{}
 	cmd.Flags().Visit(func(flag *pflag.Flag) {
-		if field := subscriptionField(flag.Name); field != "" {
+		if field := subscriptionField(flag.Name); field != "" && !slices.Contains(mask.GetPaths(), field) {
 			mask.Paths = append(mask.Paths, field)
 		}
 	})
@@ -352,7 +360,9 @@ func subscriptionDetails(s *fanfarev1.Subscription) details {
 		{"Payload mode", s.GetPayloadMode()},
 		{"Retry schedule", spans(s.GetRetrySchedule())},
 		{"Timeout", span(s.GetTimeout())},
+		{"Signature", signatureText(s)},
 		{"Secret", s.GetSecret()},
+		{"Public keys", publicKeysText(s)},
 		{"Created", moment(s.GetCreateTime())},
 		{"Updated", moment(s.GetUpdateTime())},
 		{"Etag", s.GetEtag()},

@@ -191,13 +191,18 @@ func (s *session) endpoint(number ledger.Number, stored *linkv1.StoredSubscripti
 		Tenant:       stored.GetTenant(),
 		Subscription: stored.GetSubscription(),
 	}
-	for _, sealed := range stored.GetSealedSecrets() {
+	for i, sealed := range stored.GetSealedSecrets() {
 		secret, err := s.secrets.Open(sealed)
 		if err != nil { // it concerns this subscription only: without a secret nothing is sent
 			s.logger.Error("opening a secret", "subscription", stored.GetId(), "error", err)
 			continue
 		}
+		var ends int64
+		if all := stored.GetSecretExpireTimesUnixMs(); i < len(all) {
+			ends = all[i]
+		}
 		endpoint.Secrets = append(endpoint.Secrets, secret)
+		endpoint.SecretExpireTimesUnixMs = append(endpoint.SecretExpireTimesUnixMs, ends)
 	}
 	return endpoint
 }

@@ -2,9 +2,7 @@ package serve
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/base64"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,7 +21,6 @@ import (
 	"github.com/fanfare-dev/fanfare/internal/history"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
-	"github.com/fanfare-dev/fanfare/signature"
 )
 
 // Limits of a subscription. They are part of the API: see
@@ -50,7 +47,7 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 	if err := s.checkSubscription(wanted); err != nil {
 		return nil, within("subscription", err)
 	}
-	secret, err := secretOf(request.GetSubscription())
+	secret, err := secretOf(request.GetSubscription(), wanted)
 	if err != nil {
 		return nil, within("subscription", err)
 	}
@@ -67,9 +64,8 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 	}
 	wanted.CreateTime = timestamppb.Now()
 	wanted.UpdateTime = wanted.GetCreateTime()
-	stored := &linkv1.StoredSubscription{
-		Tenant: string(tenant), Id: id, Subscription: wanted, SealedSecrets: [][]byte{s.Secrets.Seal(secret)},
-	}
+	stored := &linkv1.StoredSubscription{Tenant: string(tenant), Id: id, Subscription: wanted}
+	s.keepSecrets(stored, []keptSecret{{sealed: s.Secrets.Seal(secret.Reveal()), public: secret.PublicKey().String()}})
 	err = leader.Change(ctx, id, func(l *ledger.Ledger, next ledger.Number, record *linkv1.Record) error {
 		if tenant != DefaultTenant && l.Tenant(tenant) == nil {
 			return notFound("tenant", string(tenant))
@@ -81,7 +77,7 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 		return nil, err
 	}
 	created := show(stored)
-	created.Secret = &secret
+	created.Secret = new(secret.Reveal())
 	return created, nil
 }
 
@@ -231,35 +227,6 @@ func (s *Server) DeleteSubscription(ctx context.Context, request *fanfarev1.Dele
 	return &emptypb.Empty{}, err
 }
 
-// GetSubscriptionSecret implements SubscriptionService.
-func (s *Server) GetSubscriptionSecret(ctx context.Context, request *fanfarev1.GetSubscriptionSecretRequest) (*fanfarev1.SubscriptionSecret, error) {
-	name, ok := strings.CutSuffix(request.GetName(), "/secret")
-	if !ok {
-		return nil, invalid("name", "is %q; expected tenants/*/subscriptions/*/secret", request.GetName())
-	}
-	tenant, id, err := parseChild("name", name, "subscriptions")
-	if err != nil {
-		return nil, err
-	}
-	var sealed [][]byte
-	err = s.read(ctx, tenant, func(l *ledger.Ledger) {
-		if sub := l.SubscriptionByID(tenant, id); sub != nil {
-			sealed = sub.Stored.GetSealedSecrets()
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(sealed) == 0 {
-		return nil, notFound("subscription", name)
-	}
-	secret, err := s.Secrets.Open(sealed[0])
-	if err != nil {
-		return nil, err
-	}
-	return &fanfarev1.SubscriptionSecret{Name: request.GetName(), Secret: secret}, nil
-}
-
 // read runs f with the ledger of a tenant's partition.
 func (s *Server) read(ctx context.Context, tenant ledger.TenantID, f func(*ledger.Ledger)) error {
 	leader, err := s.leader(ctx, tenant)
@@ -278,6 +245,7 @@ func cloneConfig(given *fanfarev1.Subscription) *fanfarev1.Subscription {
 		PayloadMode:   given.GetPayloadMode(),
 		RetrySchedule: given.GetRetrySchedule(),
 		Timeout:       given.GetTimeout(),
+		Signing:       given.GetSigning(),
 	}
 }
 
@@ -303,7 +271,10 @@ func (s *Server) checkSubscription(sub *fanfarev1.Subscription) error {
 	default:
 		return invalid("payload_mode", "is %q; expected standard, cloudevents-binary, cloudevents-structured or raw", sub.GetPayloadMode())
 	}
-	return checkTimes(sub)
+	if err := checkTimes(sub); err != nil {
+		return err
+	}
+	return checkSigning(sub.GetSigning())
 }
 
 // checkPatterns says what is wrong with a list of patterns of event types.
@@ -341,22 +312,6 @@ func checkDuration(field string, d *durationpb.Duration, least, most time.Durati
 	return nil
 }
 
-// secretOf returns the secret a client gave, or a new one.
-func secretOf(given *fanfarev1.Subscription) (string, error) {
-	if given.Secret == nil {
-		secret, err := signature.NewSecret(rand.Reader)
-		if err != nil {
-			return "", fmt.Errorf("making a secret: %w", err)
-		}
-		return secret.Reveal(), nil
-	}
-	secret, err := signature.ParseSecret(given.GetSecret())
-	if err != nil {
-		return "", invalid("secret", "is no secret: %s", err.Error())
-	}
-	return secret.Reveal(), nil
-}
-
 // updatable are the fields a client may change, with whether one is set.
 func updatable(given *fanfarev1.Subscription) map[string]bool {
 	return map[string]bool{
@@ -367,6 +322,7 @@ func updatable(given *fanfarev1.Subscription) map[string]bool {
 		"retry_schedule": len(given.GetRetrySchedule()) > 0,
 		"timeout":        given.GetTimeout() != nil,
 		"secret":         given.Secret != nil,
+		"signing":        given.GetSigning() != nil,
 	}
 }
 
@@ -428,25 +384,30 @@ func (s *Server) updated(old *linkv1.StoredSubscription, given *fanfarev1.Subscr
 	if paths["timeout"] {
 		sub.Timeout = from.GetTimeout()
 	}
+	if paths["signing"] {
+		sub.Signing = from.GetSigning()
+	}
 	if err := s.checkSubscription(sub); err != nil {
 		return nil, err
 	}
-	if paths["secret"] {
-		secret, err := secretOf(given)
-		if err != nil {
+	if paths["secret"] || paths["signing"] {
+		if err := s.updateSecrets(stored, given, paths["secret"]); err != nil {
 			return nil, err
 		}
-		stored.SealedSecrets = [][]byte{s.Secrets.Seal(secret)}
 	}
-	// Times differ even where the clock stands still or goes back: they make
-	// the etag.
+	touch(sub)
+	return stored, nil
+}
+
+// touch makes the update time later than before: times differ even where the
+// clock stands still or goes back, since they make the etag.
+func touch(sub *fanfarev1.Subscription) {
 	before := sub.GetUpdateTime().AsTime()
 	if now := time.Now(); now.After(before) {
 		sub.UpdateTime = timestamppb.New(now)
 	} else {
 		sub.UpdateTime = timestamppb.New(before.Add(time.Nanosecond))
 	}
-	return stored, nil
 }
 
 // etagOf changes with every update, since the update time does.
@@ -468,6 +429,11 @@ func show(stored *linkv1.StoredSubscription) *fanfarev1.Subscription {
 	sub.Name = subscriptionName(ledger.TenantID(stored.GetTenant()), stored.GetId())
 	sub.Etag = etagOf(stored)
 	sub.State = fanfarev1.Subscription_ACTIVE
+	for _, kept := range secretsInForce(stored, time.Now()) {
+		if kept.public != "" {
+			sub.PublicKeys = append(sub.PublicKeys, kept.public)
+		}
+	}
 	return sub
 }
 

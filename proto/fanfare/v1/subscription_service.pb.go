@@ -109,8 +109,12 @@ type Subscription struct {
 	// How long one attempt may take, from connecting to the end of the answer:
 	// 1 s to 30 s; 15 s if absent.
 	Timeout *durationpb.Duration `protobuf:"bytes,7,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Signing secret, `whsec_` and 24 to 64 bytes in base64. Made if not given.
-	// Only in the answers to Create and GetSubscriptionSecret.
+	// Signing secret. Standard Webhooks takes `whsec_` and 24 to 64 bytes in
+	// base64, or `whsk_` and a private ed25519 key in base64; the other schemes
+	// take 16 to 256 characters of visible ASCII, which are the key as they
+	// stand. Made if not given. Only in the answers to Create and
+	// GetSubscriptionSecret. To set another one ends the old one at once:
+	// RotateSubscriptionSecret does not.
 	Secret     *string                `protobuf:"bytes,8,opt,name=secret,proto3,oneof" json:"secret,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
@@ -123,7 +127,11 @@ type Subscription struct {
 	// Why it is not ACTIVE, in words.
 	StateReason string `protobuf:"bytes,14,opt,name=state_reason,json=stateReason,proto3" json:"state_reason,omitempty"`
 	// Since when it is not ACTIVE.
-	StateTime     *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	StateTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	// How requests are signed; by Standard Webhooks if absent.
+	Signing *Signing `protobuf:"bytes,20,opt,name=signing,proto3" json:"signing,omitempty"`
+	// `whpk_…`: what a receiver verifies v1a signatures with, newest first.
+	PublicKeys    []string `protobuf:"bytes,21,rep,name=public_keys,json=publicKeys,proto3" json:"public_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -263,6 +271,176 @@ func (x *Subscription) GetStateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Subscription) GetSigning() *Signing {
+	if x != nil {
+		return x.Signing
+	}
+	return nil
+}
+
+func (x *Subscription) GetPublicKeys() []string {
+	if x != nil {
+		return x.PublicKeys
+	}
+	return nil
+}
+
+// Signing is how the requests of a subscription are signed.
+type Signing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `standard` (the default): Standard Webhooks, v1, HMAC-SHA256;
+	// `standard-ed25519`: Standard Webhooks, v1a, with a private key that only
+	// the cluster has, so that receivers need no secret;
+	// `github`: X-Hub-Signature-256;
+	// `stripe`: Stripe-Signature, with t= and v1=;
+	// `hmac`: as hmac says.
+	// All send webhook-id and webhook-timestamp too.
+	Scheme string `protobuf:"bytes,1,opt,name=scheme,proto3" json:"scheme,omitempty"`
+	// Of `hmac`.
+	Hmac          *HmacSigning `protobuf:"bytes,2,opt,name=hmac,proto3" json:"hmac,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Signing) Reset() {
+	*x = Signing{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Signing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Signing) ProtoMessage() {}
+
+func (x *Signing) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Signing.ProtoReflect.Descriptor instead.
+func (*Signing) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Signing) GetScheme() string {
+	if x != nil {
+		return x.Scheme
+	}
+	return ""
+}
+
+func (x *Signing) GetHmac() *HmacSigning {
+	if x != nil {
+		return x.Hmac
+	}
+	return nil
+}
+
+// HmacSigning is a signature scheme of a receiver's own.
+type HmacSigning struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The header with the signature: at most 64 letters, digits, `-`, `_`.
+	// While several secrets are in force, the newest signs there, and the older
+	// ones in this header with `-Previous` behind its name.
+	Header string `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	// `sha1`, `sha256` (the default), `sha384` or `sha512`.
+	Algorithm string `protobuf:"bytes,2,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	// `hex` (the default) or `base64`.
+	Encoding string `protobuf:"bytes,3,opt,name=encoding,proto3" json:"encoding,omitempty"`
+	// Comes before the signature, as `sha256=`. At most 64 characters.
+	Prefix string `protobuf:"bytes,4,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// A header that gets the time of the attempt in Unix seconds.
+	TimestampHeader string `protobuf:"bytes,5,opt,name=timestamp_header,json=timestampHeader,proto3" json:"timestamp_header,omitempty"`
+	// What is signed: a text in which `{id}`, `{timestamp}` and `{body}` stand
+	// for webhook-id, the timestamp and the body; `{body}` if empty. At most 256
+	// characters.
+	Content       string `protobuf:"bytes,6,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HmacSigning) Reset() {
+	*x = HmacSigning{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HmacSigning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HmacSigning) ProtoMessage() {}
+
+func (x *HmacSigning) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HmacSigning.ProtoReflect.Descriptor instead.
+func (*HmacSigning) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HmacSigning) GetHeader() string {
+	if x != nil {
+		return x.Header
+	}
+	return ""
+}
+
+func (x *HmacSigning) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *HmacSigning) GetEncoding() string {
+	if x != nil {
+		return x.Encoding
+	}
+	return ""
+}
+
+func (x *HmacSigning) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *HmacSigning) GetTimestampHeader() string {
+	if x != nil {
+		return x.TimestampHeader
+	}
+	return ""
+}
+
+func (x *HmacSigning) GetContent() string {
+	if x != nil {
+		return x.Content
+	}
+	return ""
+}
+
 // SubscriptionHealth is what the cluster knows of an endpoint just now.
 type SubscriptionHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -285,7 +463,7 @@ type SubscriptionHealth struct {
 
 func (x *SubscriptionHealth) Reset() {
 	*x = SubscriptionHealth{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +475,7 @@ func (x *SubscriptionHealth) String() string {
 func (*SubscriptionHealth) ProtoMessage() {}
 
 func (x *SubscriptionHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +488,7 @@ func (x *SubscriptionHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionHealth.ProtoReflect.Descriptor instead.
 func (*SubscriptionHealth) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{1}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SubscriptionHealth) GetOutstandingCount() int64 {
@@ -366,7 +544,7 @@ type CreateSubscriptionRequest struct {
 
 func (x *CreateSubscriptionRequest) Reset() {
 	*x = CreateSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -378,7 +556,7 @@ func (x *CreateSubscriptionRequest) String() string {
 func (*CreateSubscriptionRequest) ProtoMessage() {}
 
 func (x *CreateSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -391,7 +569,7 @@ func (x *CreateSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*CreateSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateSubscriptionRequest) GetParent() string {
@@ -418,7 +596,7 @@ type GetSubscriptionRequest struct {
 
 func (x *GetSubscriptionRequest) Reset() {
 	*x = GetSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +608,7 @@ func (x *GetSubscriptionRequest) String() string {
 func (*GetSubscriptionRequest) ProtoMessage() {}
 
 func (x *GetSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +621,7 @@ func (x *GetSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*GetSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{3}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetSubscriptionRequest) GetName() string {
@@ -467,7 +645,7 @@ type ListSubscriptionsRequest struct {
 
 func (x *ListSubscriptionsRequest) Reset() {
 	*x = ListSubscriptionsRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +657,7 @@ func (x *ListSubscriptionsRequest) String() string {
 func (*ListSubscriptionsRequest) ProtoMessage() {}
 
 func (x *ListSubscriptionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +670,7 @@ func (x *ListSubscriptionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscriptionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSubscriptionsRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{4}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListSubscriptionsRequest) GetParent() string {
@@ -527,7 +705,7 @@ type ListSubscriptionsResponse struct {
 
 func (x *ListSubscriptionsResponse) Reset() {
 	*x = ListSubscriptionsResponse{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +717,7 @@ func (x *ListSubscriptionsResponse) String() string {
 func (*ListSubscriptionsResponse) ProtoMessage() {}
 
 func (x *ListSubscriptionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +730,7 @@ func (x *ListSubscriptionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscriptionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSubscriptionsResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListSubscriptionsResponse) GetSubscriptions() []*Subscription {
@@ -574,7 +752,9 @@ type UpdateSubscriptionRequest struct {
 	// The subscription, by name, with its new values.
 	Subscription *Subscription `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	// Which fields to change: url, event_types, description, payload_mode,
-	// retry_schedule, timeout, secret. If absent: those that are set.
+	// retry_schedule, timeout, secret, signing. If absent: those that are set.
+	// With another signing.scheme that cannot use the secret there is, and no
+	// secret, a new one is made: GetSubscriptionSecret shows it.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -582,7 +762,7 @@ type UpdateSubscriptionRequest struct {
 
 func (x *UpdateSubscriptionRequest) Reset() {
 	*x = UpdateSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +774,7 @@ func (x *UpdateSubscriptionRequest) String() string {
 func (*UpdateSubscriptionRequest) ProtoMessage() {}
 
 func (x *UpdateSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +787,7 @@ func (x *UpdateSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{6}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdateSubscriptionRequest) GetSubscription() *Subscription {
@@ -636,7 +816,7 @@ type DeleteSubscriptionRequest struct {
 
 func (x *DeleteSubscriptionRequest) Reset() {
 	*x = DeleteSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +828,7 @@ func (x *DeleteSubscriptionRequest) String() string {
 func (*DeleteSubscriptionRequest) ProtoMessage() {}
 
 func (x *DeleteSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +841,7 @@ func (x *DeleteSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{7}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteSubscriptionRequest) GetName() string {
@@ -688,7 +868,7 @@ type PauseSubscriptionRequest struct {
 
 func (x *PauseSubscriptionRequest) Reset() {
 	*x = PauseSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +880,7 @@ func (x *PauseSubscriptionRequest) String() string {
 func (*PauseSubscriptionRequest) ProtoMessage() {}
 
 func (x *PauseSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +893,7 @@ func (x *PauseSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*PauseSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PauseSubscriptionRequest) GetName() string {
@@ -735,7 +915,7 @@ type ResumeSubscriptionRequest struct {
 
 func (x *ResumeSubscriptionRequest) Reset() {
 	*x = ResumeSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +927,7 @@ func (x *ResumeSubscriptionRequest) String() string {
 func (*ResumeSubscriptionRequest) ProtoMessage() {}
 
 func (x *ResumeSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +940,7 @@ func (x *ResumeSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*ResumeSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{9}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ResumeSubscriptionRequest) GetName() string {
@@ -787,7 +967,7 @@ type GetSubscriptionSecretRequest struct {
 
 func (x *GetSubscriptionSecretRequest) Reset() {
 	*x = GetSubscriptionSecretRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +979,7 @@ func (x *GetSubscriptionSecretRequest) String() string {
 func (*GetSubscriptionSecretRequest) ProtoMessage() {}
 
 func (x *GetSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +992,7 @@ func (x *GetSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSubscriptionSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSubscriptionSecretRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{10}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetSubscriptionSecretRequest) GetName() string {
@@ -827,15 +1007,17 @@ type SubscriptionSecret struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}/subscriptions/{subscription}/secret.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// `whsec_…`
-	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// The newest: `whsec_…`, `whsk_…`, or the text that was given.
+	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// All that sign now, newest first.
+	Secrets       []*ActiveSecret `protobuf:"bytes,3,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubscriptionSecret) Reset() {
 	*x = SubscriptionSecret{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +1029,7 @@ func (x *SubscriptionSecret) String() string {
 func (*SubscriptionSecret) ProtoMessage() {}
 
 func (x *SubscriptionSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +1042,7 @@ func (x *SubscriptionSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionSecret.ProtoReflect.Descriptor instead.
 func (*SubscriptionSecret) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{11}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SubscriptionSecret) GetName() string {
@@ -877,12 +1059,391 @@ func (x *SubscriptionSecret) GetSecret() string {
 	return ""
 }
 
+func (x *SubscriptionSecret) GetSecrets() []*ActiveSecret {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+// ActiveSecret is a secret that signs.
+type ActiveSecret struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Secret string                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	// `whpk_…`, of a `whsk_…`.
+	PublicKey string `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// When it ends; absent of the newest.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActiveSecret) Reset() {
+	*x = ActiveSecret{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActiveSecret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActiveSecret) ProtoMessage() {}
+
+func (x *ActiveSecret) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActiveSecret.ProtoReflect.Descriptor instead.
+func (*ActiveSecret) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ActiveSecret) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *ActiveSecret) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *ActiveSecret) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+type RotateSubscriptionSecretRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/subscriptions/{subscription}/secret.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The new secret, of a kind that the scheme takes. Made if not given. With
+	// Standard Webhooks a `whsk_…` may follow a `whsec_…` and the reverse: both
+	// kinds then sign.
+	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// How long the present secrets go on signing: 0 s to 7 days; 24 h if absent.
+	// One that is to end sooner still does.
+	Grace         *durationpb.Duration `protobuf:"bytes,3,opt,name=grace,proto3" json:"grace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateSubscriptionSecretRequest) Reset() {
+	*x = RotateSubscriptionSecretRequest{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSubscriptionSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSubscriptionSecretRequest) ProtoMessage() {}
+
+func (x *RotateSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSubscriptionSecretRequest.ProtoReflect.Descriptor instead.
+func (*RotateSubscriptionSecretRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RotateSubscriptionSecretRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RotateSubscriptionSecretRequest) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *RotateSubscriptionSecretRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+type ListSigningKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Only this subscription's: `sub_…` or its whole name.
+	Subscription string `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// At most those of so many subscriptions; 50 if 0; 1,000 at the most.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSigningKeysRequest) Reset() {
+	*x = ListSigningKeysRequest{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSigningKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSigningKeysRequest) ProtoMessage() {}
+
+func (x *ListSigningKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSigningKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListSigningKeysRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListSigningKeysRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ListSigningKeysRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *ListSigningKeysRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListSigningKeysRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListSigningKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  []*SigningKey          `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSigningKeysResponse) Reset() {
+	*x = ListSigningKeysResponse{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSigningKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSigningKeysResponse) ProtoMessage() {}
+
+func (x *ListSigningKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSigningKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListSigningKeysResponse) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListSigningKeysResponse) GetKeys() []*SigningKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ListSigningKeysResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// SigningKey is a public key as a JSON Web Key has it, and some more.
+type SigningKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `OKP`.
+	Kty string `protobuf:"bytes,1,opt,name=kty,proto3" json:"kty,omitempty"`
+	// `Ed25519`.
+	Crv string `protobuf:"bytes,2,opt,name=crv,proto3" json:"crv,omitempty"`
+	// The key's 32 bytes in base64url.
+	X string `protobuf:"bytes,3,opt,name=x,proto3" json:"x,omitempty"`
+	// Names the key: its thumbprint (RFC 7638).
+	Kid string `protobuf:"bytes,4,opt,name=kid,proto3" json:"kid,omitempty"`
+	// `sig`.
+	Use string `protobuf:"bytes,5,opt,name=use,proto3" json:"use,omitempty"`
+	// `EdDSA`.
+	Alg string `protobuf:"bytes,6,opt,name=alg,proto3" json:"alg,omitempty"`
+	// The same key as receivers of Standard Webhooks take it: `whpk_…`.
+	PublicKey string `protobuf:"bytes,7,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// tenants/{tenant}/subscriptions/{subscription}.
+	Subscription string `protobuf:"bytes,8,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// When it signs no more; absent of the newest.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SigningKey) Reset() {
+	*x = SigningKey{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SigningKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SigningKey) ProtoMessage() {}
+
+func (x *SigningKey) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SigningKey.ProtoReflect.Descriptor instead.
+func (*SigningKey) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SigningKey) GetKty() string {
+	if x != nil {
+		return x.Kty
+	}
+	return ""
+}
+
+func (x *SigningKey) GetCrv() string {
+	if x != nil {
+		return x.Crv
+	}
+	return ""
+}
+
+func (x *SigningKey) GetX() string {
+	if x != nil {
+		return x.X
+	}
+	return ""
+}
+
+func (x *SigningKey) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *SigningKey) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
+}
+
+func (x *SigningKey) GetAlg() string {
+	if x != nil {
+		return x.Alg
+	}
+	return ""
+}
+
+func (x *SigningKey) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *SigningKey) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *SigningKey) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 var File_fanfare_v1_subscription_service_proto protoreflect.FileDescriptor
 
 const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"%fanfare/v1/subscription_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x06\n" +
+	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x06\n" +
 	"\fSubscription\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x15\n" +
 	"\x03url\x18\x02 \x01(\tB\x03\xe0A\x02R\x03url\x12\x1f\n" +
@@ -903,7 +1464,10 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\x05state\x18\r \x01(\x0e2\x1e.fanfare.v1.Subscription.StateB\x03\xe0A\x03R\x05state\x12&\n" +
 	"\fstate_reason\x18\x0e \x01(\tB\x03\xe0A\x03R\vstateReason\x12>\n" +
 	"\n" +
-	"state_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tstateTime\"D\n" +
+	"state_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tstateTime\x12-\n" +
+	"\asigning\x18\x14 \x01(\v2\x13.fanfare.v1.SigningR\asigning\x12$\n" +
+	"\vpublic_keys\x18\x15 \x03(\tB\x03\xe0A\x03R\n" +
+	"publicKeys\"D\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -911,7 +1475,17 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"\x06PAUSED\x10\x02\x12\f\n" +
 	"\bDISABLED\x10\x03B\t\n" +
-	"\a_secret\"\xb4\x02\n" +
+	"\a_secret\"N\n" +
+	"\aSigning\x12\x16\n" +
+	"\x06scheme\x18\x01 \x01(\tR\x06scheme\x12+\n" +
+	"\x04hmac\x18\x02 \x01(\v2\x17.fanfare.v1.HmacSigningR\x04hmac\"\xbc\x01\n" +
+	"\vHmacSigning\x12\x16\n" +
+	"\x06header\x18\x01 \x01(\tR\x06header\x12\x1c\n" +
+	"\talgorithm\x18\x02 \x01(\tR\talgorithm\x12\x1a\n" +
+	"\bencoding\x18\x03 \x01(\tR\bencoding\x12\x16\n" +
+	"\x06prefix\x18\x04 \x01(\tR\x06prefix\x12)\n" +
+	"\x10timestamp_header\x18\x05 \x01(\tR\x0ftimestampHeader\x12\x18\n" +
+	"\acontent\x18\x06 \x01(\tR\acontent\"\xb4\x02\n" +
 	"\x12SubscriptionHealth\x12+\n" +
 	"\x11outstanding_count\x18\x01 \x01(\x03R\x10outstandingCount\x12\x16\n" +
 	"\x06behind\x18\x02 \x01(\bR\x06behind\x121\n" +
@@ -945,10 +1519,43 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x19\n" +
 	"\bfrom_now\x18\x02 \x01(\bR\afromNow\"7\n" +
 	"\x1cGetSubscriptionSecretRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"@\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"t\n" +
 	"\x12SubscriptionSecret\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06secret\x18\x02 \x01(\tR\x06secret2\x94\t\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\x122\n" +
+	"\asecrets\x18\x03 \x03(\v2\x18.fanfare.v1.ActiveSecretR\asecrets\"\x82\x01\n" +
+	"\fActiveSecret\x12\x16\n" +
+	"\x06secret\x18\x01 \x01(\tR\x06secret\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x02 \x01(\tR\tpublicKey\x12;\n" +
+	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\x83\x01\n" +
+	"\x1fRotateSubscriptionSecretRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\x12/\n" +
+	"\x05grace\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\x95\x01\n" +
+	"\x16ListSigningKeysRequest\x12\x1b\n" +
+	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12\"\n" +
+	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"m\n" +
+	"\x17ListSigningKeysResponse\x12*\n" +
+	"\x04keys\x18\x01 \x03(\v2\x16.fanfare.v1.SigningKeyR\x04keys\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf4\x01\n" +
+	"\n" +
+	"SigningKey\x12\x10\n" +
+	"\x03kty\x18\x01 \x01(\tR\x03kty\x12\x10\n" +
+	"\x03crv\x18\x02 \x01(\tR\x03crv\x12\f\n" +
+	"\x01x\x18\x03 \x01(\tR\x01x\x12\x10\n" +
+	"\x03kid\x18\x04 \x01(\tR\x03kid\x12\x10\n" +
+	"\x03use\x18\x05 \x01(\tR\x03use\x12\x10\n" +
+	"\x03alg\x18\x06 \x01(\tR\x03alg\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\a \x01(\tR\tpublicKey\x12\"\n" +
+	"\fsubscription\x18\b \x01(\tR\fsubscription\x12;\n" +
+	"\vexpire_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime2\xbe\v\n" +
 	"\x13SubscriptionService\x12\x91\x01\n" +
 	"\x12CreateSubscription\x12%.fanfare.v1.CreateSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\":\x82\xd3\xe4\x93\x024:\fsubscription\"$/v1/{parent=tenants/*}/subscriptions\x12}\n" +
 	"\x0fGetSubscription\x12\".fanfare.v1.GetSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\",\x82\xd3\xe4\x93\x02&\x12$/v1/{name=tenants/*/subscriptions/*}\x12\x8e\x01\n" +
@@ -957,7 +1564,9 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\x12DeleteSubscription\x12%.fanfare.v1.DeleteSubscriptionRequest\x1a\x16.google.protobuf.Empty\",\x82\xd3\xe4\x93\x02&*$/v1/{name=tenants/*/subscriptions/*}\x12\x8a\x01\n" +
 	"\x11PauseSubscription\x12$.fanfare.v1.PauseSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\"5\x82\xd3\xe4\x93\x02/:\x01*\"*/v1/{name=tenants/*/subscriptions/*}:pause\x12\x8d\x01\n" +
 	"\x12ResumeSubscription\x12%.fanfare.v1.ResumeSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\"6\x82\xd3\xe4\x93\x020:\x01*\"+/v1/{name=tenants/*/subscriptions/*}:resume\x12\x96\x01\n" +
-	"\x15GetSubscriptionSecret\x12(.fanfare.v1.GetSubscriptionSecretRequest\x1a\x1e.fanfare.v1.SubscriptionSecret\"3\x82\xd3\xe4\x93\x02-\x12+/v1/{name=tenants/*/subscriptions/*/secret}B;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"
+	"\x15GetSubscriptionSecret\x12(.fanfare.v1.GetSubscriptionSecretRequest\x1a\x1e.fanfare.v1.SubscriptionSecret\"3\x82\xd3\xe4\x93\x02-\x12+/v1/{name=tenants/*/subscriptions/*/secret}\x12\xa6\x01\n" +
+	"\x18RotateSubscriptionSecret\x12+.fanfare.v1.RotateSubscriptionSecretRequest\x1a\x1e.fanfare.v1.SubscriptionSecret\"=\x82\xd3\xe4\x93\x027:\x01*\"2/v1/{name=tenants/*/subscriptions/*/secret}:rotate\x12\x7f\n" +
+	"\x0fListSigningKeys\x12\".fanfare.v1.ListSigningKeysRequest\x1a#.fanfare.v1.ListSigningKeysResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{parent=tenants/*}/keysB;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"
 
 var (
 	file_fanfare_v1_subscription_service_proto_rawDescOnce sync.Once
@@ -972,61 +1581,79 @@ func file_fanfare_v1_subscription_service_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_v1_subscription_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fanfare_v1_subscription_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_fanfare_v1_subscription_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_fanfare_v1_subscription_service_proto_goTypes = []any{
-	(Subscription_State)(0),              // 0: fanfare.v1.Subscription.State
-	(*Subscription)(nil),                 // 1: fanfare.v1.Subscription
-	(*SubscriptionHealth)(nil),           // 2: fanfare.v1.SubscriptionHealth
-	(*CreateSubscriptionRequest)(nil),    // 3: fanfare.v1.CreateSubscriptionRequest
-	(*GetSubscriptionRequest)(nil),       // 4: fanfare.v1.GetSubscriptionRequest
-	(*ListSubscriptionsRequest)(nil),     // 5: fanfare.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),    // 6: fanfare.v1.ListSubscriptionsResponse
-	(*UpdateSubscriptionRequest)(nil),    // 7: fanfare.v1.UpdateSubscriptionRequest
-	(*DeleteSubscriptionRequest)(nil),    // 8: fanfare.v1.DeleteSubscriptionRequest
-	(*PauseSubscriptionRequest)(nil),     // 9: fanfare.v1.PauseSubscriptionRequest
-	(*ResumeSubscriptionRequest)(nil),    // 10: fanfare.v1.ResumeSubscriptionRequest
-	(*GetSubscriptionSecretRequest)(nil), // 11: fanfare.v1.GetSubscriptionSecretRequest
-	(*SubscriptionSecret)(nil),           // 12: fanfare.v1.SubscriptionSecret
-	(*durationpb.Duration)(nil),          // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),        // 14: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),        // 15: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),                // 16: google.protobuf.Empty
+	(Subscription_State)(0),                 // 0: fanfare.v1.Subscription.State
+	(*Subscription)(nil),                    // 1: fanfare.v1.Subscription
+	(*Signing)(nil),                         // 2: fanfare.v1.Signing
+	(*HmacSigning)(nil),                     // 3: fanfare.v1.HmacSigning
+	(*SubscriptionHealth)(nil),              // 4: fanfare.v1.SubscriptionHealth
+	(*CreateSubscriptionRequest)(nil),       // 5: fanfare.v1.CreateSubscriptionRequest
+	(*GetSubscriptionRequest)(nil),          // 6: fanfare.v1.GetSubscriptionRequest
+	(*ListSubscriptionsRequest)(nil),        // 7: fanfare.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),       // 8: fanfare.v1.ListSubscriptionsResponse
+	(*UpdateSubscriptionRequest)(nil),       // 9: fanfare.v1.UpdateSubscriptionRequest
+	(*DeleteSubscriptionRequest)(nil),       // 10: fanfare.v1.DeleteSubscriptionRequest
+	(*PauseSubscriptionRequest)(nil),        // 11: fanfare.v1.PauseSubscriptionRequest
+	(*ResumeSubscriptionRequest)(nil),       // 12: fanfare.v1.ResumeSubscriptionRequest
+	(*GetSubscriptionSecretRequest)(nil),    // 13: fanfare.v1.GetSubscriptionSecretRequest
+	(*SubscriptionSecret)(nil),              // 14: fanfare.v1.SubscriptionSecret
+	(*ActiveSecret)(nil),                    // 15: fanfare.v1.ActiveSecret
+	(*RotateSubscriptionSecretRequest)(nil), // 16: fanfare.v1.RotateSubscriptionSecretRequest
+	(*ListSigningKeysRequest)(nil),          // 17: fanfare.v1.ListSigningKeysRequest
+	(*ListSigningKeysResponse)(nil),         // 18: fanfare.v1.ListSigningKeysResponse
+	(*SigningKey)(nil),                      // 19: fanfare.v1.SigningKey
+	(*durationpb.Duration)(nil),             // 20: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),           // 21: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),           // 22: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),                   // 23: google.protobuf.Empty
 }
 var file_fanfare_v1_subscription_service_proto_depIdxs = []int32{
-	13, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
-	13, // 1: fanfare.v1.Subscription.timeout:type_name -> google.protobuf.Duration
-	14, // 2: fanfare.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
-	14, // 3: fanfare.v1.Subscription.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 4: fanfare.v1.Subscription.health:type_name -> fanfare.v1.SubscriptionHealth
+	20, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
+	20, // 1: fanfare.v1.Subscription.timeout:type_name -> google.protobuf.Duration
+	21, // 2: fanfare.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
+	21, // 3: fanfare.v1.Subscription.update_time:type_name -> google.protobuf.Timestamp
+	4,  // 4: fanfare.v1.Subscription.health:type_name -> fanfare.v1.SubscriptionHealth
 	0,  // 5: fanfare.v1.Subscription.state:type_name -> fanfare.v1.Subscription.State
-	14, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
-	14, // 7: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
-	14, // 8: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
-	1,  // 9: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	1,  // 10: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
-	1,  // 11: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	15, // 12: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 13: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
-	4,  // 14: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
-	5,  // 15: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
-	7,  // 16: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
-	8,  // 17: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
-	9,  // 18: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
-	10, // 19: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
-	11, // 20: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
-	1,  // 21: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 22: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
-	6,  // 23: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
-	1,  // 24: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
-	16, // 25: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	1,  // 26: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 27: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
-	12, // 28: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
-	21, // [21:29] is the sub-list for method output_type
-	13, // [13:21] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	21, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
+	2,  // 7: fanfare.v1.Subscription.signing:type_name -> fanfare.v1.Signing
+	3,  // 8: fanfare.v1.Signing.hmac:type_name -> fanfare.v1.HmacSigning
+	21, // 9: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
+	21, // 10: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
+	1,  // 11: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	1,  // 12: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
+	1,  // 13: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	22, // 14: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	15, // 15: fanfare.v1.SubscriptionSecret.secrets:type_name -> fanfare.v1.ActiveSecret
+	21, // 16: fanfare.v1.ActiveSecret.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 17: fanfare.v1.RotateSubscriptionSecretRequest.grace:type_name -> google.protobuf.Duration
+	19, // 18: fanfare.v1.ListSigningKeysResponse.keys:type_name -> fanfare.v1.SigningKey
+	21, // 19: fanfare.v1.SigningKey.expire_time:type_name -> google.protobuf.Timestamp
+	5,  // 20: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
+	6,  // 21: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
+	7,  // 22: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
+	9,  // 23: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
+	10, // 24: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
+	11, // 25: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
+	12, // 26: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
+	13, // 27: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
+	16, // 28: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:input_type -> fanfare.v1.RotateSubscriptionSecretRequest
+	17, // 29: fanfare.v1.SubscriptionService.ListSigningKeys:input_type -> fanfare.v1.ListSigningKeysRequest
+	1,  // 30: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 31: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
+	8,  // 32: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
+	1,  // 33: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
+	23, // 34: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	1,  // 35: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 36: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
+	14, // 37: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	14, // 38: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	18, // 39: fanfare.v1.SubscriptionService.ListSigningKeys:output_type -> fanfare.v1.ListSigningKeysResponse
+	30, // [30:40] is the sub-list for method output_type
+	20, // [20:30] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_subscription_service_proto_init() }
@@ -1041,7 +1668,7 @@ func file_fanfare_v1_subscription_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_subscription_service_proto_rawDesc), len(file_fanfare_v1_subscription_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

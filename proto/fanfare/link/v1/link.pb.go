@@ -1001,10 +1001,12 @@ type Endpoint struct {
 	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// Without secret and health.
 	Subscription *v1.Subscription `protobuf:"bytes,3,opt,name=subscription,proto3" json:"subscription,omitempty"`
-	// `whsec_…`; every one signs.
-	Secrets       []string `protobuf:"bytes,4,rep,name=secrets,proto3" json:"secrets,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// As clients give them, newest first; every one signs.
+	Secrets []string `protobuf:"bytes,4,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	// When each of them ends; 0, or beyond the list: it does not.
+	SecretExpireTimesUnixMs []int64 `protobuf:"varint,10,rep,packed,name=secret_expire_times_unix_ms,json=secretExpireTimesUnixMs,proto3" json:"secret_expire_times_unix_ms,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
 }
 
 func (x *Endpoint) Reset() {
@@ -1061,6 +1063,13 @@ func (x *Endpoint) GetSubscription() *v1.Subscription {
 func (x *Endpoint) GetSecrets() []string {
 	if x != nil {
 		return x.Secrets
+	}
+	return nil
+}
+
+func (x *Endpoint) GetSecretExpireTimesUnixMs() []int64 {
+	if x != nil {
+		return x.SecretExpireTimesUnixMs
 	}
 	return nil
 }
@@ -1337,12 +1346,14 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x11SubscriptionDelta\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12+\n" +
 	"\x03put\x18\x02 \x01(\v2\x19.fanfare.link.v1.EndpointR\x03put\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\x04R\adeleted\"\x92\x01\n" +
+	"\adeleted\x18\x03 \x01(\x04R\adeleted\"\xd0\x01\n" +
 	"\bEndpoint\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12<\n" +
 	"\fsubscription\x18\x03 \x01(\v2\x18.fanfare.v1.SubscriptionR\fsubscription\x12\x18\n" +
-	"\asecrets\x18\x04 \x03(\tR\asecrets\"\xce\x01\n" +
+	"\asecrets\x18\x04 \x03(\tR\asecrets\x12<\n" +
+	"\x1bsecret_expire_times_unix_ms\x18\n" +
+	" \x03(\x03R\x17secretExpireTimesUnixMs\"\xce\x01\n" +
 	"\bDispatch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
