@@ -71,6 +71,7 @@ type devConfig struct {
 	demo        bool
 	minFree     bytesFlag // of the disk that dataDir is on; 0: the default
 	maxLog      bytesFlag // of each partition's log; 0: no limit
+	egress      egressFlags
 }
 
 func devCommand() *cobra.Command {
@@ -97,6 +98,7 @@ func devCommand() *cobra.Command {
 	flags.Var(&config.minFree, "min-free-space",
 		"refuse events while less of the data folder's disk is free (default 2 % of it, 256 MiB to 1 GiB)")
 	flags.Var(&config.maxLog, "max-log-bytes", "refuse events of a partition while its log is larger (default no limit)")
+	config.egress.register(flags)
 	flags.StringVar(&config.logFormat, "log-format", "text", "text or json")
 	flags.TextVar(&config.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	flags.BoolVar(&config.demo, "demo", false, "subscribe two receivers, publish real events, and show what happens")
@@ -132,7 +134,7 @@ func (c devConfig) validate() error {
 	case c.logFormat != "text" && c.logFormat != "json":
 		return usagef("--log-format is %q; text and json are allowed", c.logFormat)
 	}
-	return nil
+	return c.egress.validate()
 }
 
 // validAddress wants a port to be named: an empty address would mean any port
@@ -306,7 +308,7 @@ func newDevParts(config devConfig, e *engines, logger *slog.Logger) (*devParts, 
 	if p.telemetry, err = telemetry.New(version.String()); err != nil {
 		return nil, err
 	}
-	policy := egress.Policy{AllowHTTP: true, AllowLoopback: true}
+	policy := config.egress.policy(egress.Policy{AllowHTTP: true, AllowLoopback: true})
 	if err := p.addCoordinator(e, store, policy); err != nil {
 		return nil, err
 	}
@@ -385,7 +387,9 @@ func (p *devParts) addWorker(number int, store cluster.Store, policy egress.Poli
 		Version:       version.String(),
 		LeaseTTL:      devTTL,
 		Store:         store,
-		Client:        egress.NewClient(egress.Config{Policy: policy}),
+		Client: egress.NewClient(egress.Config{
+			Policy: policy, Proxy: p.config.egress.proxy.value, MeterProvider: p.telemetry.MeterProvider(),
+		}),
 		DialOptions:   []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 		Logger:        p.logger,
 		MeterProvider: p.telemetry.MeterProvider(),
