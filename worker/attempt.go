@@ -53,6 +53,9 @@ type target struct {
 	schedule []time.Duration
 	timeout  time.Duration
 	signers  *signers
+	zip      bool // bodies are compressed
+	trace    bool // trace context is passed on
+	shown    *credentials
 	err      error // why nothing can be sent to it
 }
 
@@ -61,7 +64,7 @@ type target struct {
 // the error, which fails its attempts.
 func newTarget(e *linkv1.Endpoint) *target {
 	s := e.GetSubscription()
-	t := &target{url: s.GetUrl(), timeout: defaultTimeout, schedule: defaultSchedule()}
+	t := &target{url: s.GetUrl(), timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext()}
 	if d := s.GetTimeout().AsDuration(); d > 0 {
 		t.timeout = d
 	}
@@ -72,6 +75,12 @@ func newTarget(e *linkv1.Endpoint) *target {
 		}
 	}
 	if t.mode, t.err = parseMode(s.GetPayloadMode()); t.err != nil {
+		return t
+	}
+	if t.zip, t.err = parseCompression(s.GetCompression()); t.err != nil {
+		return t
+	}
+	if t.shown, t.err = newCredentials(e); t.err != nil {
 		return t
 	}
 	t.signers, t.err = newSigners(e)
@@ -185,22 +194,69 @@ func (a *attempter) send(ctx context.Context, d *delivery, t *target, now time.T
 	if err != nil {
 		return &answer{class: egress.ClassOther, err: err}
 	}
+	if t.zip {
+		payload = payload.compressed()
+	}
 	limited, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(limited, http.MethodPost, t.url, bytes.NewReader(payload.body))
-	if err != nil {
-		return &answer{class: egress.ClassOther, err: fmt.Errorf("making request: %w", err)}
+	header := make(http.Header, 16)
+	if t.trace {
+		setTrace(header, d.message.event)
 	}
-	maps.Copy(req.Header, payload.header)
-	req.Header.Set("User-Agent", a.userAgent)
-	signer.SetHeaders(req.Header, signature.Message{
+	maps.Copy(header, payload.header)
+	header["User-Agent"] = []string{a.userAgent}
+	signer.SetHeaders(header, signature.Message{
 		ID: d.message.event.GetId(), Timestamp: now, Body: payload.body,
 	})
+	return a.exchange(limited, t, header, payload.body)
+}
+
+// exchange sends the request with the target's credentials. If a token is
+// refused that was kept from earlier requests it is sent once more with a new
+// one: by 401 the endpoint says that it did nothing.
+func (a *attempter) exchange(ctx context.Context, t *target, header http.Header, body []byte) *answer {
+	met, again := a.post(ctx, t, header, body)
+	if again {
+		met, _ = a.post(ctx, t, header, body)
+	}
+	t.shown.maskAnswer(met)
+	return met
+}
+
+// post makes one request, and reports whether to make it once more. It does not
+// change header. What the target is shown takes the place of nothing in it.
+func (a *attempter) post(ctx context.Context, t *target, header http.Header, body []byte) (met *answer, again bool) {
+	all, kept, err := header, false, error(nil)
+	if !t.shown.isEmpty() {
+		all = make(http.Header, len(header)+len(t.shown.header)+1)
+		if kept, err = t.shown.authorize(ctx, a.client, a.userAgent, all); err != nil {
+			return tokenFailure(err), false
+		}
+		maps.Copy(all, header)
+	}
+	req, err := http.NewRequestWithContext(egress.WithProfile(ctx, t.shown.profile), http.MethodPost, t.url, bytes.NewReader(body))
+	if err != nil {
+		return &answer{class: egress.ClassOther, err: fmt.Errorf("making request: %w", err)}, false
+	}
+	req.Header = all
 	resp, err := a.client.Do(req)
 	if err != nil {
-		return &answer{class: egress.Classify(err), err: err}
+		return &answer{class: egress.Classify(err), err: err}, false
 	}
-	return readAnswer(resp)
+	if resp.StatusCode == http.StatusUnauthorized && t.shown.tokens != nil {
+		t.shown.tokens.drop(strings.TrimPrefix(all.Get("Authorization"), "Bearer "))
+		again = kept
+	}
+	return readAnswer(resp), again
+}
+
+// tokenFailure is the answer of an attempt for which there was no token.
+func tokenFailure(err error) *answer {
+	class := classAuthentication
+	if found := egress.Classify(err); found == egress.ClassEgressDenied || found == egress.ClassCanceled {
+		class = found
+	}
+	return &answer{class: class, err: err}
 }
 
 // readAnswer reads an answer and closes it. The status alone does not make a

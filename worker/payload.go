@@ -68,6 +68,9 @@ var errNoID = errors.New("event has no id")
 type payload struct {
 	body   []byte
 	header http.Header // content-type and, in binary mode, ce-*
+
+	zipOnce sync.Once // guards the making of zipped
+	zipped  *payload  // see compressed
 }
 
 // message is one event in a worker's hands. It is decoded once and rendered

@@ -383,10 +383,10 @@ func (e *engines) describe() []*fanfarev1.Engine {
 
 func (p *devParts) addWorker(number int, store cluster.Store, policy egress.Policy) error {
 	w, err := worker.New(worker.Config{
-		ID:            cluster.MemberID(fmt.Sprintf("worker-%d", number)),
-		Version:       version.String(),
-		LeaseTTL:      devTTL,
-		Store:         store,
+		ID:       cluster.MemberID(fmt.Sprintf("worker-%d", number)),
+		Version:  version.String(),
+		LeaseTTL: devTTL,
+		Store:    store,
 		Client: egress.NewClient(egress.Config{
 			Policy: policy, Proxy: p.config.egress.proxy.value, MeterProvider: p.telemetry.MeterProvider(),
 		}),

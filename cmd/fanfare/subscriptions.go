@@ -41,6 +41,7 @@ type subscriptionFlags struct {
 	schedule                              spansFlag
 	timeout                               spanFlag
 	signing                               signingFlags
+	meeting                               meetingFlags
 }
 
 func (f *subscriptionFlags) register(cmd *cobra.Command) {
@@ -56,6 +57,7 @@ func (f *subscriptionFlags) register(cmd *cobra.Command) {
 	flags.Var(&f.timeout, "timeout-per-attempt", "how long one attempt may take (default 15s)")
 	flags.StringVar(&f.secret, "secret", "", "signing secret, whsec_… (one is made if not given)")
 	f.signing.register(cmd)
+	f.meeting.register(cmd)
 	complete(cmd, "payload-mode", "standard", "cloudevents-binary", "cloudevents-structured", "raw")
 }
 
@@ -73,7 +75,7 @@ func subscriptionField(flag string) string {
 	if isSigningFlag(flag) {
 		return "signing"
 	}
-	return ""
+	return meetingField(flag)
 }
 
 func (f *subscriptionFlags) subscription(cmd *cobra.Command) *fanfarev1.Subscription {
@@ -89,6 +91,7 @@ func (f *subscriptionFlags) subscription(cmd *cobra.Command) *fanfarev1.Subscrip
 	if cmd.Flags().Changed("secret") {
 		subscription.Secret = &f.secret
 	}
+	f.meeting.fill(subscription)
 	return subscription
 }
 
@@ -361,6 +364,9 @@ func subscriptionDetails(s *fanfarev1.Subscription) details {
 		{"Retry schedule", spans(s.GetRetrySchedule())},
 		{"Timeout", span(s.GetTimeout())},
 		{"Signature", signatureText(s)},
+		{"Authentication", authenticationText(s)},
+		{"Headers", headersText(s)},
+		{"Compression", s.GetCompression()},
 		{"Secret", s.GetSecret()},
 		{"Public keys", publicKeysText(s)},
 		{"Created", moment(s.GetCreateTime())},

@@ -32,6 +32,7 @@ const (
 	maxWait        = 7 * 24 * time.Hour
 	minTimeout     = time.Second
 	maxTimeout     = 30 * time.Second
+	minPartTimeout = 100 * time.Millisecond // of connecting, of the TLS handshake
 )
 
 // defaultPayloadMode is what an empty payload mode means.
@@ -43,7 +44,7 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 	if err != nil {
 		return nil, err
 	}
-	wanted := cloneConfig(request.GetSubscription())
+	wanted := cloneConfig(proto.CloneOf(request.GetSubscription()))
 	if err := s.checkSubscription(wanted); err != nil {
 		return nil, within("subscription", err)
 	}
@@ -66,6 +67,9 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 	wanted.UpdateTime = wanted.GetCreateTime()
 	stored := &linkv1.StoredSubscription{Tenant: string(tenant), Id: id, Subscription: wanted}
 	s.keepSecrets(stored, []keptSecret{{sealed: s.Secrets.Seal(secret.Reveal()), public: secret.PublicKey().String()}})
+	if err := s.keepCredentials(stored); err != nil {
+		return nil, err
+	}
 	err = leader.Change(ctx, id, func(l *ledger.Ledger, next ledger.Number, record *linkv1.Record) error {
 		if tenant != DefaultTenant && l.Tenant(tenant) == nil {
 			return notFound("tenant", string(tenant))
@@ -246,6 +250,14 @@ func cloneConfig(given *fanfarev1.Subscription) *fanfarev1.Subscription {
 		RetrySchedule: given.GetRetrySchedule(),
 		Timeout:       given.GetTimeout(),
 		Signing:       given.GetSigning(),
+
+		Headers:          given.GetHeaders(),
+		Authentication:   given.GetAuthentication(),
+		Tls:              given.GetTls(),
+		ConnectTimeout:   given.GetConnectTimeout(),
+		TlsTimeout:       given.GetTlsTimeout(),
+		Compression:      given.GetCompression(),
+		OmitTraceContext: given.GetOmitTraceContext(),
 	}
 }
 
@@ -274,7 +286,13 @@ func (s *Server) checkSubscription(sub *fanfarev1.Subscription) error {
 	if err := checkTimes(sub); err != nil {
 		return err
 	}
-	return checkSigning(sub.GetSigning())
+	if err := checkSigning(sub.GetSigning()); err != nil {
+		return err
+	}
+	if sub.GetCompression() != "" && sub.GetCompression() != "gzip" {
+		return invalid("compression", "is %q; expected gzip, or nothing", sub.GetCompression())
+	}
+	return s.checkCredentials(sub)
 }
 
 // checkPatterns says what is wrong with a list of patterns of event types.
@@ -299,10 +317,23 @@ func checkTimes(sub *fanfarev1.Subscription) error {
 			return err
 		}
 	}
-	if sub.GetTimeout() == nil {
-		return nil
+	for _, timeout := range []struct {
+		field string
+		value *durationpb.Duration
+		least time.Duration
+	}{
+		{"timeout", sub.GetTimeout(), minTimeout},
+		{"connect_timeout", sub.GetConnectTimeout(), minPartTimeout},
+		{"tls_timeout", sub.GetTlsTimeout(), minPartTimeout},
+	} {
+		if timeout.value == nil {
+			continue
+		}
+		if err := checkDuration(timeout.field, timeout.value, timeout.least, maxTimeout); err != nil {
+			return err
+		}
 	}
-	return checkDuration("timeout", sub.GetTimeout(), minTimeout, maxTimeout)
+	return nil
 }
 
 func checkDuration(field string, d *durationpb.Duration, least, most time.Duration) error {
@@ -323,6 +354,14 @@ func updatable(given *fanfarev1.Subscription) map[string]bool {
 		"timeout":        given.GetTimeout() != nil,
 		"secret":         given.Secret != nil,
 		"signing":        given.GetSigning() != nil,
+
+		"headers":            len(given.GetHeaders()) > 0,
+		"authentication":     given.GetAuthentication() != nil,
+		"tls":                given.GetTls() != nil,
+		"connect_timeout":    given.GetConnectTimeout() != nil,
+		"tls_timeout":        given.GetTlsTimeout() != nil,
+		"compression":        given.GetCompression() != "",
+		"omit_trace_context": given.GetOmitTraceContext(),
 	}
 }
 
@@ -334,9 +373,10 @@ func maskOf(request *fanfarev1.UpdateSubscriptionRequest) (map[string]bool, erro
 	}
 	paths := make(map[string]bool)
 	for _, path := range request.GetUpdateMask().GetPaths() {
-		switch _, ok := known[path]; {
+		name := fieldOf(path)
+		switch _, ok := known[name]; {
 		case ok:
-			paths[path] = true
+			paths[name] = true
 		case path == "*":
 			for name := range known {
 				paths[name] = name != "secret" || known[name]
@@ -347,6 +387,17 @@ func maskOf(request *fanfarev1.UpdateSubscriptionRequest) (map[string]bool, erro
 		}
 	}
 	return paths, nil
+}
+
+// fieldOf returns the field that a path leads to. A path into one of those that
+// only make sense as a whole, which the REST gateway makes of them, stands for
+// all of it.
+func fieldOf(path string) string {
+	switch name, _, _ := strings.Cut(path, "."); name {
+	case "signing", "headers", "authentication", "tls":
+		return name
+	}
+	return path
 }
 
 // outputOnly reports whether a path leads to what only the server sets, which
@@ -365,7 +416,11 @@ func outputOnly(path string) bool {
 // updated returns a stored subscription with some fields changed.
 func (s *Server) updated(old *linkv1.StoredSubscription, given *fanfarev1.Subscription, paths map[string]bool) (*linkv1.StoredSubscription, error) {
 	stored := proto.CloneOf(old)
-	sub, from := stored.GetSubscription(), cloneConfig(given)
+	if err := s.unmask(stored); err != nil {
+		return nil, err
+	}
+	sub, from := stored.GetSubscription(), cloneConfig(proto.CloneOf(given))
+	fillMasked(from, sub)
 	if paths["url"] {
 		sub.Url = from.GetUrl()
 	}
@@ -387,6 +442,7 @@ func (s *Server) updated(old *linkv1.StoredSubscription, given *fanfarev1.Subscr
 	if paths["signing"] {
 		sub.Signing = from.GetSigning()
 	}
+	updateReceiving(sub, from, paths)
 	if err := s.checkSubscription(sub); err != nil {
 		return nil, err
 	}
@@ -396,7 +452,32 @@ func (s *Server) updated(old *linkv1.StoredSubscription, given *fanfarev1.Subscr
 		}
 	}
 	touch(sub)
-	return stored, nil
+	return stored, s.keepCredentials(stored)
+}
+
+// updateReceiving takes over what decides how the endpoint is met.
+func updateReceiving(sub, from *fanfarev1.Subscription, paths map[string]bool) {
+	if paths["headers"] {
+		sub.Headers = from.GetHeaders()
+	}
+	if paths["authentication"] {
+		sub.Authentication = from.GetAuthentication()
+	}
+	if paths["tls"] {
+		sub.Tls = from.GetTls()
+	}
+	if paths["connect_timeout"] {
+		sub.ConnectTimeout = from.GetConnectTimeout()
+	}
+	if paths["tls_timeout"] {
+		sub.TlsTimeout = from.GetTlsTimeout()
+	}
+	if paths["compression"] {
+		sub.Compression = from.GetCompression()
+	}
+	if paths["omit_trace_context"] {
+		sub.OmitTraceContext = from.GetOmitTraceContext()
+	}
 }
 
 // touch makes the update time later than before: times differ even where the

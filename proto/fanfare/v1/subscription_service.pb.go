@@ -131,9 +131,29 @@ type Subscription struct {
 	// How requests are signed; by Standard Webhooks if absent.
 	Signing *Signing `protobuf:"bytes,20,opt,name=signing,proto3" json:"signing,omitempty"`
 	// `whpk_…`: what a receiver verifies v1a signatures with, newest first.
-	PublicKeys    []string `protobuf:"bytes,21,rep,name=public_keys,json=publicKeys,proto3" json:"public_keys,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PublicKeys []string `protobuf:"bytes,21,rep,name=public_keys,json=publicKeys,proto3" json:"public_keys,omitempty"`
+	// Headers that every request has: at most 20, with values of at most 4,096
+	// bytes. Refused are those that HTTP, the signature or the payload mode need
+	// for themselves. Values are secrets: answers show `***`. In an update `***`
+	// stands for the value there is.
+	Headers map[string]string `protobuf:"bytes,22,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How requests prove to the endpoint, beside the signature, who sends them.
+	Authentication *Authentication `protobuf:"bytes,23,opt,name=authentication,proto3" json:"authentication,omitempty"`
+	// Certificates, where the endpoint's or ours are not the usual ones.
+	Tls *TlsOptions `protobuf:"bytes,24,opt,name=tls,proto3" json:"tls,omitempty"`
+	// How long resolving the name and connecting may take, and how long the TLS
+	// handshake: 100 ms to 30 s; 10 s each if absent. timeout bounds all.
+	ConnectTimeout *durationpb.Duration `protobuf:"bytes,25,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
+	TlsTimeout     *durationpb.Duration `protobuf:"bytes,26,opt,name=tls_timeout,json=tlsTimeout,proto3" json:"tls_timeout,omitempty"`
+	// `gzip`: bodies of 1,024 bytes or more are compressed, with
+	// `content-encoding: gzip`. What is signed is what is sent: the compressed
+	// bytes. Empty: bodies are sent as they are.
+	Compression string `protobuf:"bytes,27,opt,name=compression,proto3" json:"compression,omitempty"`
+	// Do not send the traceparent and tracestate that the event was published
+	// with.
+	OmitTraceContext bool `protobuf:"varint,28,opt,name=omit_trace_context,json=omitTraceContext,proto3" json:"omit_trace_context,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Subscription) Reset() {
@@ -285,6 +305,411 @@ func (x *Subscription) GetPublicKeys() []string {
 	return nil
 }
 
+func (x *Subscription) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Subscription) GetAuthentication() *Authentication {
+	if x != nil {
+		return x.Authentication
+	}
+	return nil
+}
+
+func (x *Subscription) GetTls() *TlsOptions {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *Subscription) GetConnectTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.ConnectTimeout
+	}
+	return nil
+}
+
+func (x *Subscription) GetTlsTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.TlsTimeout
+	}
+	return nil
+}
+
+func (x *Subscription) GetCompression() string {
+	if x != nil {
+		return x.Compression
+	}
+	return ""
+}
+
+func (x *Subscription) GetOmitTraceContext() bool {
+	if x != nil {
+		return x.OmitTraceContext
+	}
+	return false
+}
+
+// Authentication is one way to prove who sends a request. Secrets in it are
+// kept encrypted and shown as `***`; in an update `***` stands for the one
+// there is.
+type Authentication struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exactly one of them.
+	//
+	// Types that are valid to be assigned to Method:
+	//
+	//	*Authentication_Basic
+	//	*Authentication_Bearer
+	//	*Authentication_Oauth2
+	Method        isAuthentication_Method `protobuf_oneof:"method"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authentication) Reset() {
+	*x = Authentication{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authentication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authentication) ProtoMessage() {}
+
+func (x *Authentication) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authentication.ProtoReflect.Descriptor instead.
+func (*Authentication) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Authentication) GetMethod() isAuthentication_Method {
+	if x != nil {
+		return x.Method
+	}
+	return nil
+}
+
+func (x *Authentication) GetBasic() *BasicAuthentication {
+	if x != nil {
+		if x, ok := x.Method.(*Authentication_Basic); ok {
+			return x.Basic
+		}
+	}
+	return nil
+}
+
+func (x *Authentication) GetBearer() *BearerAuthentication {
+	if x != nil {
+		if x, ok := x.Method.(*Authentication_Bearer); ok {
+			return x.Bearer
+		}
+	}
+	return nil
+}
+
+func (x *Authentication) GetOauth2() *Oauth2Authentication {
+	if x != nil {
+		if x, ok := x.Method.(*Authentication_Oauth2); ok {
+			return x.Oauth2
+		}
+	}
+	return nil
+}
+
+type isAuthentication_Method interface {
+	isAuthentication_Method()
+}
+
+type Authentication_Basic struct {
+	Basic *BasicAuthentication `protobuf:"bytes,1,opt,name=basic,proto3,oneof"`
+}
+
+type Authentication_Bearer struct {
+	Bearer *BearerAuthentication `protobuf:"bytes,2,opt,name=bearer,proto3,oneof"`
+}
+
+type Authentication_Oauth2 struct {
+	Oauth2 *Oauth2Authentication `protobuf:"bytes,3,opt,name=oauth2,proto3,oneof"`
+}
+
+func (*Authentication_Basic) isAuthentication_Method() {}
+
+func (*Authentication_Bearer) isAuthentication_Method() {}
+
+func (*Authentication_Oauth2) isAuthentication_Method() {}
+
+// BasicAuthentication is RFC 7617.
+type BasicAuthentication struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 256 bytes, no colon.
+	Username string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	// At most 1,024 bytes.
+	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BasicAuthentication) Reset() {
+	*x = BasicAuthentication{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BasicAuthentication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BasicAuthentication) ProtoMessage() {}
+
+func (x *BasicAuthentication) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BasicAuthentication.ProtoReflect.Descriptor instead.
+func (*BasicAuthentication) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *BasicAuthentication) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *BasicAuthentication) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+// BearerAuthentication is RFC 6750.
+type BearerAuthentication struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 4,096 bytes of visible ASCII.
+	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BearerAuthentication) Reset() {
+	*x = BearerAuthentication{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BearerAuthentication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BearerAuthentication) ProtoMessage() {}
+
+func (x *BearerAuthentication) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BearerAuthentication.ProtoReflect.Descriptor instead.
+func (*BearerAuthentication) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *BearerAuthentication) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// Oauth2Authentication gets its tokens by client credentials (RFC 6749,
+// section 4.4). A token is kept until shortly before it expires. If the
+// endpoint answers 401 to one that was kept, a new one is fetched and the
+// request is made once more.
+type Oauth2Authentication struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where tokens come from. The rules of url hold.
+	TokenUrl string `protobuf:"bytes,1,opt,name=token_url,json=tokenUrl,proto3" json:"token_url,omitempty"`
+	// At most 256 bytes.
+	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// At most 1,024 bytes.
+	ClientSecret string `protobuf:"bytes,3,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
+	// At most 20, of at most 256 bytes each.
+	Scopes []string `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// Further parameters of the request for a token, as `audience`: at most 10,
+	// of at most 1,024 bytes each.
+	Parameters    map[string]string `protobuf:"bytes,5,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Oauth2Authentication) Reset() {
+	*x = Oauth2Authentication{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Oauth2Authentication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Oauth2Authentication) ProtoMessage() {}
+
+func (x *Oauth2Authentication) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Oauth2Authentication.ProtoReflect.Descriptor instead.
+func (*Oauth2Authentication) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Oauth2Authentication) GetTokenUrl() string {
+	if x != nil {
+		return x.TokenUrl
+	}
+	return ""
+}
+
+func (x *Oauth2Authentication) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *Oauth2Authentication) GetClientSecret() string {
+	if x != nil {
+		return x.ClientSecret
+	}
+	return ""
+}
+
+func (x *Oauth2Authentication) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *Oauth2Authentication) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+// TlsOptions are certificates in PEM, at most 32 KiB each.
+type TlsOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is shown to an endpoint that asks for it (mTLS): the certificate, and
+	// those between it and its authority.
+	ClientCertificate string `protobuf:"bytes,1,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
+	// Its private key. Kept encrypted and shown as `***`.
+	ClientKey string `protobuf:"bytes,2,opt,name=client_key,json=clientKey,proto3" json:"client_key,omitempty"`
+	// The authorities trusted for this endpoint, and no others; the system's if
+	// empty.
+	CaCertificates string `protobuf:"bytes,3,opt,name=ca_certificates,json=caCertificates,proto3" json:"ca_certificates,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *TlsOptions) Reset() {
+	*x = TlsOptions{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TlsOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TlsOptions) ProtoMessage() {}
+
+func (x *TlsOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TlsOptions.ProtoReflect.Descriptor instead.
+func (*TlsOptions) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TlsOptions) GetClientCertificate() string {
+	if x != nil {
+		return x.ClientCertificate
+	}
+	return ""
+}
+
+func (x *TlsOptions) GetClientKey() string {
+	if x != nil {
+		return x.ClientKey
+	}
+	return ""
+}
+
+func (x *TlsOptions) GetCaCertificates() string {
+	if x != nil {
+		return x.CaCertificates
+	}
+	return ""
+}
+
 // Signing is how the requests of a subscription are signed.
 type Signing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -304,7 +729,7 @@ type Signing struct {
 
 func (x *Signing) Reset() {
 	*x = Signing{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +741,7 @@ func (x *Signing) String() string {
 func (*Signing) ProtoMessage() {}
 
 func (x *Signing) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +754,7 @@ func (x *Signing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signing.ProtoReflect.Descriptor instead.
 func (*Signing) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{1}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Signing) GetScheme() string {
@@ -371,7 +796,7 @@ type HmacSigning struct {
 
 func (x *HmacSigning) Reset() {
 	*x = HmacSigning{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +808,7 @@ func (x *HmacSigning) String() string {
 func (*HmacSigning) ProtoMessage() {}
 
 func (x *HmacSigning) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +821,7 @@ func (x *HmacSigning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HmacSigning.ProtoReflect.Descriptor instead.
 func (*HmacSigning) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HmacSigning) GetHeader() string {
@@ -463,7 +888,7 @@ type SubscriptionHealth struct {
 
 func (x *SubscriptionHealth) Reset() {
 	*x = SubscriptionHealth{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +900,7 @@ func (x *SubscriptionHealth) String() string {
 func (*SubscriptionHealth) ProtoMessage() {}
 
 func (x *SubscriptionHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +913,7 @@ func (x *SubscriptionHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionHealth.ProtoReflect.Descriptor instead.
 func (*SubscriptionHealth) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{3}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SubscriptionHealth) GetOutstandingCount() int64 {
@@ -544,7 +969,7 @@ type CreateSubscriptionRequest struct {
 
 func (x *CreateSubscriptionRequest) Reset() {
 	*x = CreateSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +981,7 @@ func (x *CreateSubscriptionRequest) String() string {
 func (*CreateSubscriptionRequest) ProtoMessage() {}
 
 func (x *CreateSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +994,7 @@ func (x *CreateSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*CreateSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{4}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateSubscriptionRequest) GetParent() string {
@@ -596,7 +1021,7 @@ type GetSubscriptionRequest struct {
 
 func (x *GetSubscriptionRequest) Reset() {
 	*x = GetSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +1033,7 @@ func (x *GetSubscriptionRequest) String() string {
 func (*GetSubscriptionRequest) ProtoMessage() {}
 
 func (x *GetSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +1046,7 @@ func (x *GetSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*GetSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetSubscriptionRequest) GetName() string {
@@ -645,7 +1070,7 @@ type ListSubscriptionsRequest struct {
 
 func (x *ListSubscriptionsRequest) Reset() {
 	*x = ListSubscriptionsRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +1082,7 @@ func (x *ListSubscriptionsRequest) String() string {
 func (*ListSubscriptionsRequest) ProtoMessage() {}
 
 func (x *ListSubscriptionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +1095,7 @@ func (x *ListSubscriptionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscriptionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSubscriptionsRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{6}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListSubscriptionsRequest) GetParent() string {
@@ -705,7 +1130,7 @@ type ListSubscriptionsResponse struct {
 
 func (x *ListSubscriptionsResponse) Reset() {
 	*x = ListSubscriptionsResponse{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +1142,7 @@ func (x *ListSubscriptionsResponse) String() string {
 func (*ListSubscriptionsResponse) ProtoMessage() {}
 
 func (x *ListSubscriptionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +1155,7 @@ func (x *ListSubscriptionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscriptionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSubscriptionsResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{7}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListSubscriptionsResponse) GetSubscriptions() []*Subscription {
@@ -752,7 +1177,10 @@ type UpdateSubscriptionRequest struct {
 	// The subscription, by name, with its new values.
 	Subscription *Subscription `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	// Which fields to change: url, event_types, description, payload_mode,
-	// retry_schedule, timeout, secret, signing. If absent: those that are set.
+	// retry_schedule, timeout, secret, signing, headers, authentication, tls,
+	// connect_timeout, tls_timeout, compression, omit_trace_context. If absent:
+	// those that are set. A path into signing, headers, authentication or tls
+	// stands for all of it.
 	// With another signing.scheme that cannot use the secret there is, and no
 	// secret, a new one is made: GetSubscriptionSecret shows it.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
@@ -762,7 +1190,7 @@ type UpdateSubscriptionRequest struct {
 
 func (x *UpdateSubscriptionRequest) Reset() {
 	*x = UpdateSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +1202,7 @@ func (x *UpdateSubscriptionRequest) String() string {
 func (*UpdateSubscriptionRequest) ProtoMessage() {}
 
 func (x *UpdateSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +1215,7 @@ func (x *UpdateSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateSubscriptionRequest) GetSubscription() *Subscription {
@@ -816,7 +1244,7 @@ type DeleteSubscriptionRequest struct {
 
 func (x *DeleteSubscriptionRequest) Reset() {
 	*x = DeleteSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +1256,7 @@ func (x *DeleteSubscriptionRequest) String() string {
 func (*DeleteSubscriptionRequest) ProtoMessage() {}
 
 func (x *DeleteSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +1269,7 @@ func (x *DeleteSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{9}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteSubscriptionRequest) GetName() string {
@@ -868,7 +1296,7 @@ type PauseSubscriptionRequest struct {
 
 func (x *PauseSubscriptionRequest) Reset() {
 	*x = PauseSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +1308,7 @@ func (x *PauseSubscriptionRequest) String() string {
 func (*PauseSubscriptionRequest) ProtoMessage() {}
 
 func (x *PauseSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +1321,7 @@ func (x *PauseSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*PauseSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{10}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PauseSubscriptionRequest) GetName() string {
@@ -915,7 +1343,7 @@ type ResumeSubscriptionRequest struct {
 
 func (x *ResumeSubscriptionRequest) Reset() {
 	*x = ResumeSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1355,7 @@ func (x *ResumeSubscriptionRequest) String() string {
 func (*ResumeSubscriptionRequest) ProtoMessage() {}
 
 func (x *ResumeSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1368,7 @@ func (x *ResumeSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*ResumeSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{11}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResumeSubscriptionRequest) GetName() string {
@@ -967,7 +1395,7 @@ type GetSubscriptionSecretRequest struct {
 
 func (x *GetSubscriptionSecretRequest) Reset() {
 	*x = GetSubscriptionSecretRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[12]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1407,7 @@ func (x *GetSubscriptionSecretRequest) String() string {
 func (*GetSubscriptionSecretRequest) ProtoMessage() {}
 
 func (x *GetSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[12]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1420,7 @@ func (x *GetSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSubscriptionSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSubscriptionSecretRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{12}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetSubscriptionSecretRequest) GetName() string {
@@ -1017,7 +1445,7 @@ type SubscriptionSecret struct {
 
 func (x *SubscriptionSecret) Reset() {
 	*x = SubscriptionSecret{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[13]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +1457,7 @@ func (x *SubscriptionSecret) String() string {
 func (*SubscriptionSecret) ProtoMessage() {}
 
 func (x *SubscriptionSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[13]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +1470,7 @@ func (x *SubscriptionSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionSecret.ProtoReflect.Descriptor instead.
 func (*SubscriptionSecret) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{13}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SubscriptionSecret) GetName() string {
@@ -1080,7 +1508,7 @@ type ActiveSecret struct {
 
 func (x *ActiveSecret) Reset() {
 	*x = ActiveSecret{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[14]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1520,7 @@ func (x *ActiveSecret) String() string {
 func (*ActiveSecret) ProtoMessage() {}
 
 func (x *ActiveSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[14]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1533,7 @@ func (x *ActiveSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActiveSecret.ProtoReflect.Descriptor instead.
 func (*ActiveSecret) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{14}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ActiveSecret) GetSecret() string {
@@ -1146,7 +1574,7 @@ type RotateSubscriptionSecretRequest struct {
 
 func (x *RotateSubscriptionSecretRequest) Reset() {
 	*x = RotateSubscriptionSecretRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[15]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1586,7 @@ func (x *RotateSubscriptionSecretRequest) String() string {
 func (*RotateSubscriptionSecretRequest) ProtoMessage() {}
 
 func (x *RotateSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[15]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1599,7 @@ func (x *RotateSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSubscriptionSecretRequest.ProtoReflect.Descriptor instead.
 func (*RotateSubscriptionSecretRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{15}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RotateSubscriptionSecretRequest) GetName() string {
@@ -1211,7 +1639,7 @@ type ListSigningKeysRequest struct {
 
 func (x *ListSigningKeysRequest) Reset() {
 	*x = ListSigningKeysRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[16]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1651,7 @@ func (x *ListSigningKeysRequest) String() string {
 func (*ListSigningKeysRequest) ProtoMessage() {}
 
 func (x *ListSigningKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[16]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1664,7 @@ func (x *ListSigningKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSigningKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListSigningKeysRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{16}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListSigningKeysRequest) GetParent() string {
@@ -1278,7 +1706,7 @@ type ListSigningKeysResponse struct {
 
 func (x *ListSigningKeysResponse) Reset() {
 	*x = ListSigningKeysResponse{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[17]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1718,7 @@ func (x *ListSigningKeysResponse) String() string {
 func (*ListSigningKeysResponse) ProtoMessage() {}
 
 func (x *ListSigningKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[17]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1731,7 @@ func (x *ListSigningKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSigningKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListSigningKeysResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{17}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListSigningKeysResponse) GetKeys() []*SigningKey {
@@ -1347,7 +1775,7 @@ type SigningKey struct {
 
 func (x *SigningKey) Reset() {
 	*x = SigningKey{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[18]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1787,7 @@ func (x *SigningKey) String() string {
 func (*SigningKey) ProtoMessage() {}
 
 func (x *SigningKey) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[18]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1800,7 @@ func (x *SigningKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SigningKey.ProtoReflect.Descriptor instead.
 func (*SigningKey) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{18}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SigningKey) GetKty() string {
@@ -1443,7 +1871,8 @@ var File_fanfare_v1_subscription_service_proto protoreflect.FileDescriptor
 const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"%fanfare/v1/subscription_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x06\n" +
+	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\n" +
+	"\n" +
 	"\fSubscription\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x15\n" +
 	"\x03url\x18\x02 \x01(\tB\x03\xe0A\x02R\x03url\x12\x1f\n" +
@@ -1467,7 +1896,18 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"state_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tstateTime\x12-\n" +
 	"\asigning\x18\x14 \x01(\v2\x13.fanfare.v1.SigningR\asigning\x12$\n" +
 	"\vpublic_keys\x18\x15 \x03(\tB\x03\xe0A\x03R\n" +
-	"publicKeys\"D\n" +
+	"publicKeys\x12?\n" +
+	"\aheaders\x18\x16 \x03(\v2%.fanfare.v1.Subscription.HeadersEntryR\aheaders\x12B\n" +
+	"\x0eauthentication\x18\x17 \x01(\v2\x1a.fanfare.v1.AuthenticationR\x0eauthentication\x12(\n" +
+	"\x03tls\x18\x18 \x01(\v2\x16.fanfare.v1.TlsOptionsR\x03tls\x12B\n" +
+	"\x0fconnect_timeout\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\x12:\n" +
+	"\vtls_timeout\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"tlsTimeout\x12 \n" +
+	"\vcompression\x18\x1b \x01(\tR\vcompression\x12,\n" +
+	"\x12omit_trace_context\x18\x1c \x01(\bR\x10omitTraceContext\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1475,7 +1915,34 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"\x06PAUSED\x10\x02\x12\f\n" +
 	"\bDISABLED\x10\x03B\t\n" +
-	"\a_secret\"N\n" +
+	"\a_secret\"\xcb\x01\n" +
+	"\x0eAuthentication\x127\n" +
+	"\x05basic\x18\x01 \x01(\v2\x1f.fanfare.v1.BasicAuthenticationH\x00R\x05basic\x12:\n" +
+	"\x06bearer\x18\x02 \x01(\v2 .fanfare.v1.BearerAuthenticationH\x00R\x06bearer\x12:\n" +
+	"\x06oauth2\x18\x03 \x01(\v2 .fanfare.v1.Oauth2AuthenticationH\x00R\x06oauth2B\b\n" +
+	"\x06method\"M\n" +
+	"\x13BasicAuthentication\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\",\n" +
+	"\x14BearerAuthentication\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"\x9e\x02\n" +
+	"\x14Oauth2Authentication\x12\x1b\n" +
+	"\ttoken_url\x18\x01 \x01(\tR\btokenUrl\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12#\n" +
+	"\rclient_secret\x18\x03 \x01(\tR\fclientSecret\x12\x16\n" +
+	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12P\n" +
+	"\n" +
+	"parameters\x18\x05 \x03(\v20.fanfare.v1.Oauth2Authentication.ParametersEntryR\n" +
+	"parameters\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x83\x01\n" +
+	"\n" +
+	"TlsOptions\x12-\n" +
+	"\x12client_certificate\x18\x01 \x01(\tR\x11clientCertificate\x12\x1d\n" +
+	"\n" +
+	"client_key\x18\x02 \x01(\tR\tclientKey\x12'\n" +
+	"\x0fca_certificates\x18\x03 \x01(\tR\x0ecaCertificates\"N\n" +
 	"\aSigning\x12\x16\n" +
 	"\x06scheme\x18\x01 \x01(\tR\x06scheme\x12+\n" +
 	"\x04hmac\x18\x02 \x01(\v2\x17.fanfare.v1.HmacSigningR\x04hmac\"\xbc\x01\n" +
@@ -1581,79 +2048,95 @@ func file_fanfare_v1_subscription_service_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_v1_subscription_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fanfare_v1_subscription_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_fanfare_v1_subscription_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_fanfare_v1_subscription_service_proto_goTypes = []any{
 	(Subscription_State)(0),                 // 0: fanfare.v1.Subscription.State
 	(*Subscription)(nil),                    // 1: fanfare.v1.Subscription
-	(*Signing)(nil),                         // 2: fanfare.v1.Signing
-	(*HmacSigning)(nil),                     // 3: fanfare.v1.HmacSigning
-	(*SubscriptionHealth)(nil),              // 4: fanfare.v1.SubscriptionHealth
-	(*CreateSubscriptionRequest)(nil),       // 5: fanfare.v1.CreateSubscriptionRequest
-	(*GetSubscriptionRequest)(nil),          // 6: fanfare.v1.GetSubscriptionRequest
-	(*ListSubscriptionsRequest)(nil),        // 7: fanfare.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),       // 8: fanfare.v1.ListSubscriptionsResponse
-	(*UpdateSubscriptionRequest)(nil),       // 9: fanfare.v1.UpdateSubscriptionRequest
-	(*DeleteSubscriptionRequest)(nil),       // 10: fanfare.v1.DeleteSubscriptionRequest
-	(*PauseSubscriptionRequest)(nil),        // 11: fanfare.v1.PauseSubscriptionRequest
-	(*ResumeSubscriptionRequest)(nil),       // 12: fanfare.v1.ResumeSubscriptionRequest
-	(*GetSubscriptionSecretRequest)(nil),    // 13: fanfare.v1.GetSubscriptionSecretRequest
-	(*SubscriptionSecret)(nil),              // 14: fanfare.v1.SubscriptionSecret
-	(*ActiveSecret)(nil),                    // 15: fanfare.v1.ActiveSecret
-	(*RotateSubscriptionSecretRequest)(nil), // 16: fanfare.v1.RotateSubscriptionSecretRequest
-	(*ListSigningKeysRequest)(nil),          // 17: fanfare.v1.ListSigningKeysRequest
-	(*ListSigningKeysResponse)(nil),         // 18: fanfare.v1.ListSigningKeysResponse
-	(*SigningKey)(nil),                      // 19: fanfare.v1.SigningKey
-	(*durationpb.Duration)(nil),             // 20: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),           // 21: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),           // 22: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),                   // 23: google.protobuf.Empty
+	(*Authentication)(nil),                  // 2: fanfare.v1.Authentication
+	(*BasicAuthentication)(nil),             // 3: fanfare.v1.BasicAuthentication
+	(*BearerAuthentication)(nil),            // 4: fanfare.v1.BearerAuthentication
+	(*Oauth2Authentication)(nil),            // 5: fanfare.v1.Oauth2Authentication
+	(*TlsOptions)(nil),                      // 6: fanfare.v1.TlsOptions
+	(*Signing)(nil),                         // 7: fanfare.v1.Signing
+	(*HmacSigning)(nil),                     // 8: fanfare.v1.HmacSigning
+	(*SubscriptionHealth)(nil),              // 9: fanfare.v1.SubscriptionHealth
+	(*CreateSubscriptionRequest)(nil),       // 10: fanfare.v1.CreateSubscriptionRequest
+	(*GetSubscriptionRequest)(nil),          // 11: fanfare.v1.GetSubscriptionRequest
+	(*ListSubscriptionsRequest)(nil),        // 12: fanfare.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),       // 13: fanfare.v1.ListSubscriptionsResponse
+	(*UpdateSubscriptionRequest)(nil),       // 14: fanfare.v1.UpdateSubscriptionRequest
+	(*DeleteSubscriptionRequest)(nil),       // 15: fanfare.v1.DeleteSubscriptionRequest
+	(*PauseSubscriptionRequest)(nil),        // 16: fanfare.v1.PauseSubscriptionRequest
+	(*ResumeSubscriptionRequest)(nil),       // 17: fanfare.v1.ResumeSubscriptionRequest
+	(*GetSubscriptionSecretRequest)(nil),    // 18: fanfare.v1.GetSubscriptionSecretRequest
+	(*SubscriptionSecret)(nil),              // 19: fanfare.v1.SubscriptionSecret
+	(*ActiveSecret)(nil),                    // 20: fanfare.v1.ActiveSecret
+	(*RotateSubscriptionSecretRequest)(nil), // 21: fanfare.v1.RotateSubscriptionSecretRequest
+	(*ListSigningKeysRequest)(nil),          // 22: fanfare.v1.ListSigningKeysRequest
+	(*ListSigningKeysResponse)(nil),         // 23: fanfare.v1.ListSigningKeysResponse
+	(*SigningKey)(nil),                      // 24: fanfare.v1.SigningKey
+	nil,                                     // 25: fanfare.v1.Subscription.HeadersEntry
+	nil,                                     // 26: fanfare.v1.Oauth2Authentication.ParametersEntry
+	(*durationpb.Duration)(nil),             // 27: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),           // 28: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),           // 29: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),                   // 30: google.protobuf.Empty
 }
 var file_fanfare_v1_subscription_service_proto_depIdxs = []int32{
-	20, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
-	20, // 1: fanfare.v1.Subscription.timeout:type_name -> google.protobuf.Duration
-	21, // 2: fanfare.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
-	21, // 3: fanfare.v1.Subscription.update_time:type_name -> google.protobuf.Timestamp
-	4,  // 4: fanfare.v1.Subscription.health:type_name -> fanfare.v1.SubscriptionHealth
+	27, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
+	27, // 1: fanfare.v1.Subscription.timeout:type_name -> google.protobuf.Duration
+	28, // 2: fanfare.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
+	28, // 3: fanfare.v1.Subscription.update_time:type_name -> google.protobuf.Timestamp
+	9,  // 4: fanfare.v1.Subscription.health:type_name -> fanfare.v1.SubscriptionHealth
 	0,  // 5: fanfare.v1.Subscription.state:type_name -> fanfare.v1.Subscription.State
-	21, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
-	2,  // 7: fanfare.v1.Subscription.signing:type_name -> fanfare.v1.Signing
-	3,  // 8: fanfare.v1.Signing.hmac:type_name -> fanfare.v1.HmacSigning
-	21, // 9: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
-	21, // 10: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
-	1,  // 11: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	1,  // 12: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
-	1,  // 13: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	22, // 14: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
-	15, // 15: fanfare.v1.SubscriptionSecret.secrets:type_name -> fanfare.v1.ActiveSecret
-	21, // 16: fanfare.v1.ActiveSecret.expire_time:type_name -> google.protobuf.Timestamp
-	20, // 17: fanfare.v1.RotateSubscriptionSecretRequest.grace:type_name -> google.protobuf.Duration
-	19, // 18: fanfare.v1.ListSigningKeysResponse.keys:type_name -> fanfare.v1.SigningKey
-	21, // 19: fanfare.v1.SigningKey.expire_time:type_name -> google.protobuf.Timestamp
-	5,  // 20: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
-	6,  // 21: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
-	7,  // 22: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
-	9,  // 23: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
-	10, // 24: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
-	11, // 25: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
-	12, // 26: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
-	13, // 27: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
-	16, // 28: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:input_type -> fanfare.v1.RotateSubscriptionSecretRequest
-	17, // 29: fanfare.v1.SubscriptionService.ListSigningKeys:input_type -> fanfare.v1.ListSigningKeysRequest
-	1,  // 30: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 31: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
-	8,  // 32: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
-	1,  // 33: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
-	23, // 34: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	1,  // 35: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 36: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
-	14, // 37: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
-	14, // 38: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
-	18, // 39: fanfare.v1.SubscriptionService.ListSigningKeys:output_type -> fanfare.v1.ListSigningKeysResponse
-	30, // [30:40] is the sub-list for method output_type
-	20, // [20:30] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	28, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
+	7,  // 7: fanfare.v1.Subscription.signing:type_name -> fanfare.v1.Signing
+	25, // 8: fanfare.v1.Subscription.headers:type_name -> fanfare.v1.Subscription.HeadersEntry
+	2,  // 9: fanfare.v1.Subscription.authentication:type_name -> fanfare.v1.Authentication
+	6,  // 10: fanfare.v1.Subscription.tls:type_name -> fanfare.v1.TlsOptions
+	27, // 11: fanfare.v1.Subscription.connect_timeout:type_name -> google.protobuf.Duration
+	27, // 12: fanfare.v1.Subscription.tls_timeout:type_name -> google.protobuf.Duration
+	3,  // 13: fanfare.v1.Authentication.basic:type_name -> fanfare.v1.BasicAuthentication
+	4,  // 14: fanfare.v1.Authentication.bearer:type_name -> fanfare.v1.BearerAuthentication
+	5,  // 15: fanfare.v1.Authentication.oauth2:type_name -> fanfare.v1.Oauth2Authentication
+	26, // 16: fanfare.v1.Oauth2Authentication.parameters:type_name -> fanfare.v1.Oauth2Authentication.ParametersEntry
+	8,  // 17: fanfare.v1.Signing.hmac:type_name -> fanfare.v1.HmacSigning
+	28, // 18: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
+	28, // 19: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
+	1,  // 20: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	1,  // 21: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
+	1,  // 22: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	29, // 23: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	20, // 24: fanfare.v1.SubscriptionSecret.secrets:type_name -> fanfare.v1.ActiveSecret
+	28, // 25: fanfare.v1.ActiveSecret.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 26: fanfare.v1.RotateSubscriptionSecretRequest.grace:type_name -> google.protobuf.Duration
+	24, // 27: fanfare.v1.ListSigningKeysResponse.keys:type_name -> fanfare.v1.SigningKey
+	28, // 28: fanfare.v1.SigningKey.expire_time:type_name -> google.protobuf.Timestamp
+	10, // 29: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
+	11, // 30: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
+	12, // 31: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
+	14, // 32: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
+	15, // 33: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
+	16, // 34: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
+	17, // 35: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
+	18, // 36: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
+	21, // 37: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:input_type -> fanfare.v1.RotateSubscriptionSecretRequest
+	22, // 38: fanfare.v1.SubscriptionService.ListSigningKeys:input_type -> fanfare.v1.ListSigningKeysRequest
+	1,  // 39: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 40: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
+	13, // 41: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
+	1,  // 42: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
+	30, // 43: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	1,  // 44: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 45: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
+	19, // 46: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	19, // 47: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	23, // 48: fanfare.v1.SubscriptionService.ListSigningKeys:output_type -> fanfare.v1.ListSigningKeysResponse
+	39, // [39:49] is the sub-list for method output_type
+	29, // [29:39] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_subscription_service_proto_init() }
@@ -1662,13 +2145,18 @@ func file_fanfare_v1_subscription_service_proto_init() {
 		return
 	}
 	file_fanfare_v1_subscription_service_proto_msgTypes[0].OneofWrappers = []any{}
+	file_fanfare_v1_subscription_service_proto_msgTypes[1].OneofWrappers = []any{
+		(*Authentication_Basic)(nil),
+		(*Authentication_Bearer)(nil),
+		(*Authentication_Oauth2)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_subscription_service_proto_rawDesc), len(file_fanfare_v1_subscription_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
