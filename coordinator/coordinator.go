@@ -51,6 +51,7 @@ type Config struct {
 	History history.Store
 	Secrets serve.Sealer
 	URLs    serve.URLPolicy
+	Tester  serve.Tester // nil: no endpoint is tested or verified
 	Logger  *slog.Logger
 	Meter   metric.Meter // nil: nothing is measured
 
@@ -103,7 +104,7 @@ func New(config Config) *Coordinator {
 		settled:  make(map[int]bool),
 	}
 	c.api = serve.New(serve.Config{
-		Directory: c, History: config.History, URLs: config.URLs, Secrets: config.Secrets, Logger: config.Logger,
+		Directory: c, History: config.History, URLs: config.URLs, Tester: config.Tester, Secrets: config.Secrets, Logger: config.Logger,
 	})
 	return c
 }

@@ -91,6 +91,7 @@ func newTarget(e *linkv1.Endpoint) *target {
 type answer struct {
 	status     int // 0 if there was no answer
 	body       []byte
+	header     http.Header
 	retryAfter time.Duration
 	class      egress.Class // empty: success
 	err        error        // nil if there was an answer, and it was read to its end
@@ -190,42 +191,57 @@ func (a *attempter) send(ctx context.Context, d *delivery, t *target, now time.T
 	if err != nil {
 		return &answer{class: classPayload, err: err}
 	}
-	signer, err := t.signers.at(now)
+	return a.post(ctx, t, payload, d.message.event.GetId(), now)
+}
+
+// post sends a body, with the id that it is signed with, and reads the answer.
+func (a *attempter) post(ctx context.Context, t *target, payload *payload, id string, now time.Time) *answer {
+	if t.err != nil {
+		return &answer{class: egress.ClassOther, err: t.err}
+	}
+	limited, cancel := context.WithTimeout(ctx, t.timeout)
+	defer cancel()
+	header, body, err := t.sign(payload, id, now)
 	if err != nil {
 		return &answer{class: egress.ClassOther, err: err}
+	}
+	header["User-Agent"] = []string{a.userAgent}
+	return a.exchange(limited, t, header, body)
+}
+
+// sign returns the header, signature included, and the body of a request.
+func (t *target) sign(payload *payload, id string, now time.Time) (http.Header, []byte, error) {
+	signer, err := t.signers.at(now)
+	if err != nil {
+		return nil, nil, err
+	}
+	header := make(http.Header, 16)
+	if t.trace {
+		maps.Copy(header, payload.trace)
 	}
 	if t.zip {
 		payload = payload.compressed()
 	}
-	limited, cancel := context.WithTimeout(ctx, t.timeout)
-	defer cancel()
-	header := make(http.Header, 16)
-	if t.trace {
-		setTrace(header, d.message.event)
-	}
 	maps.Copy(header, payload.header)
-	header["User-Agent"] = []string{a.userAgent}
-	signer.SetHeaders(header, signature.Message{
-		ID: d.message.event.GetId(), Timestamp: now, Body: payload.body,
-	})
-	return a.exchange(limited, t, header, payload.body)
+	signer.SetHeaders(header, signature.Message{ID: id, Timestamp: now, Body: payload.body})
+	return header, payload.body, nil
 }
 
 // exchange sends the request with the target's credentials. If a token is
 // refused that was kept from earlier requests it is sent once more with a new
 // one: by 401 the endpoint says that it did nothing.
 func (a *attempter) exchange(ctx context.Context, t *target, header http.Header, body []byte) *answer {
-	met, again := a.post(ctx, t, header, body)
+	met, again := a.request(ctx, t, header, body)
 	if again {
-		met, _ = a.post(ctx, t, header, body)
+		met, _ = a.request(ctx, t, header, body)
 	}
 	t.shown.maskAnswer(met)
 	return met
 }
 
-// post makes one request, and reports whether to make it once more. It does not
+// request makes one request, and reports whether to make it once more. It does not
 // change header. What the target is shown takes the place of nothing in it.
-func (a *attempter) post(ctx context.Context, t *target, header http.Header, body []byte) (met *answer, again bool) {
+func (a *attempter) request(ctx context.Context, t *target, header http.Header, body []byte) (met *answer, again bool) {
 	all, kept, err := header, false, error(nil)
 	if !t.shown.isEmpty() {
 		all = make(http.Header, len(header)+len(t.shown.header)+1)
@@ -263,7 +279,7 @@ func tokenFailure(err error) *answer {
 // success: an answer that breaks off, or does not end in time, is not one
 // (RFC 9112, section 8), and the endpoint may have broken off its work too.
 func readAnswer(resp *http.Response) *answer {
-	met := &answer{status: resp.StatusCode, retryAfter: retryAfter(resp.Header, time.Now())}
+	met := &answer{status: resp.StatusCode, header: resp.Header, retryAfter: retryAfter(resp.Header, time.Now())}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyRead))
 	if closeErr := resp.Body.Close(); err == nil {
 		err = closeErr

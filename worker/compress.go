@@ -37,7 +37,7 @@ func (p *payload) compressed() *payload {
 		if out.Len() < len(p.body) {
 			header := maps.Clone(p.header)
 			header["Content-Encoding"] = []string{"gzip"}
-			p.zipped = &payload{body: out.Bytes(), header: header}
+			p.zipped = &payload{body: out.Bytes(), header: header, trace: p.trace}
 		}
 	})
 	return p.zipped

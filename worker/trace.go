@@ -7,15 +7,17 @@ import (
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
-// setTrace passes on the trace context that an event was published with, if it
-// is one: the receiver's work then belongs to the producer's trace.
-func setTrace(header http.Header, e *fanfarev1.Event) {
+// traceOf returns the headers of the trace context that an event was published
+// with; nil if there is none. The receiver's work then belongs to the
+// producer's trace.
+func traceOf(e *fanfarev1.Event) http.Header {
 	parent, state := tracing.Of(e.GetExtensions())
 	if parent == "" {
-		return
+		return nil
 	}
-	header["Traceparent"] = []string{parent}
+	header := http.Header{"Traceparent": {parent}}
 	if state != "" {
 		header["Tracestate"] = []string{state}
 	}
+	return header
 }

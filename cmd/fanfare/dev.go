@@ -343,6 +343,7 @@ func (p *devParts) addCoordinator(e *engines, store cluster.Store, policy egress
 		History: e.history,
 		Secrets: e.secrets,
 		URLs:    policy,
+		Tester:  worker.NewTester(p.client(policy), version.String()),
 		Logger:  p.logger,
 		Meter:   p.telemetry.Meter(),
 		GRPC:    onGRPC,
@@ -381,15 +382,20 @@ func (e *engines) describe() []*fanfarev1.Engine {
 	}
 }
 
+// client returns a way out.
+func (p *devParts) client(policy egress.Policy) *egress.Client {
+	return egress.NewClient(egress.Config{
+		Policy: policy, Proxy: p.config.egress.proxy.value, MeterProvider: p.telemetry.MeterProvider(),
+	})
+}
+
 func (p *devParts) addWorker(number int, store cluster.Store, policy egress.Policy) error {
 	w, err := worker.New(worker.Config{
-		ID:       cluster.MemberID(fmt.Sprintf("worker-%d", number)),
-		Version:  version.String(),
-		LeaseTTL: devTTL,
-		Store:    store,
-		Client: egress.NewClient(egress.Config{
-			Policy: policy, Proxy: p.config.egress.proxy.value, MeterProvider: p.telemetry.MeterProvider(),
-		}),
+		ID:            cluster.MemberID(fmt.Sprintf("worker-%d", number)),
+		Version:       version.String(),
+		LeaseTTL:      devTTL,
+		Store:         store,
+		Client:        p.client(policy),
 		DialOptions:   []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 		Logger:        p.logger,
 		MeterProvider: p.telemetry.MeterProvider(),

@@ -332,6 +332,22 @@ func (f *fake) RotateSubscriptionSecret(_ context.Context, req *fanfarev1.Rotate
 	}}, nil
 }
 
+func (f *fake) SendTest(_ context.Context, req *fanfarev1.SendTestRequest) (*fanfarev1.SendTestResponse, error) {
+	i, err := find(f.subscriptions, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	sent := &fanfarev1.SendTestResponse{
+		EventId: "evt_1", Url: f.subscriptions[i].GetUrl(), RequestHeaders: map[string]string{"Webhook-Id": "evt_1", "Content-Type": "application/json"},
+		RequestBody: []byte(`{"type":"` + req.GetEventType() + `","data":` + string(req.GetData()) + "}"), Latency: durationpb.New(1500 * time.Microsecond),
+		StatusCode: 200, ResponseHeaders: map[string]string{"Server": "fake"}, ResponseBody: []byte("thanks"),
+	}
+	if strings.Contains(sent.GetUrl(), "down") {
+		sent.StatusCode, sent.ResponseBody, sent.ErrorClass, sent.Error = 503, nil, "status", "the endpoint answered 503 Service Unavailable"
+	}
+	return sent, nil
+}
+
 func (f *fake) ListSigningKeys(context.Context, *fanfarev1.ListSigningKeysRequest) (*fanfarev1.ListSigningKeysResponse, error) {
 	return &fanfarev1.ListSigningKeysResponse{Keys: []*fanfarev1.SigningKey{{
 		Kid: "kPrK_qmx", PublicKey: "whpk_11qY", Subscription: "tenants/default/subscriptions/sub_1",

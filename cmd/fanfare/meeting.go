@@ -21,7 +21,7 @@ type meetingFlags struct {
 	parameters                  pairsFlag
 	certificate, key, authority fileFlag
 	connectTimeout, tlsTimeout  spanFlag
-	compression                 string
+	compression, verification   string
 	omitTrace, noAuthentication bool
 }
 
@@ -43,6 +43,9 @@ func (f *meetingFlags) register(cmd *cobra.Command) {
 	flags.Var(&f.connectTimeout, "connect-timeout", "how long resolving and connecting may take (default 10s)")
 	flags.Var(&f.tlsTimeout, "tls-timeout", "how long the TLS handshake may take (default 10s)")
 	flags.StringVar(&f.compression, "compression", "", "gzip, or nothing (default nothing)")
+	flags.StringVar(&f.verification, "verification", "",
+		"what the endpoint must do first: challenge (echo it), ping (answer 2xx), or nothing (default nothing)")
+	complete(cmd, "verification", "challenge", "ping")
 	flags.BoolVar(&f.omitTrace, "omit-trace-context", false, "do not pass on traceparent and tracestate")
 	complete(cmd, "compression", "gzip")
 }
@@ -55,7 +58,7 @@ func meetingField(flag string) string {
 		return "headers"
 	case strings.HasPrefix(flag, "basic-"), strings.HasPrefix(flag, "oauth2-"), flag == "bearer-token", flag == "no-authentication":
 		return "authentication"
-	case flag == "connect-timeout", flag == "tls-timeout", flag == "compression", flag == "omit-trace-context":
+	case flag == "connect-timeout", flag == "tls-timeout", flag == "compression", flag == "omit-trace-context", flag == "verification":
 		return strings.ReplaceAll(flag, "-", "_")
 	case strings.HasPrefix(flag, "tls-"):
 		return "tls"
@@ -67,7 +70,7 @@ func meetingField(flag string) string {
 func (f *meetingFlags) fill(s *fanfarev1.Subscription) {
 	s.Headers = f.headers.values
 	s.ConnectTimeout, s.TlsTimeout = f.connectTimeout.value, f.tlsTimeout.value
-	s.Compression, s.OmitTraceContext = f.compression, f.omitTrace
+	s.Compression, s.OmitTraceContext, s.Verification = f.compression, f.omitTrace, f.verification
 	if f.certificate.content+f.key.content+f.authority.content != "" {
 		s.Tls = &fanfarev1.TlsOptions{
 			ClientCertificate: f.certificate.content, ClientKey: f.key.content, CaCertificates: f.authority.content,

@@ -26,6 +26,7 @@ func subscriptionsCommand(s *settings) *cobra.Command {
 		pauseSubscriptionCommand(s),
 		resumeSubscriptionCommand(s),
 		deleteSubscriptionCommand(s),
+		testSubscriptionCommand(s),
 		rotateSecretCommand(s),
 		signingKeysCommand(s),
 	)

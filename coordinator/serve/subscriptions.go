@@ -67,6 +67,9 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 	wanted.UpdateTime = wanted.GetCreateTime()
 	stored := &linkv1.StoredSubscription{Tenant: string(tenant), Id: id, Subscription: wanted}
 	s.keepSecrets(stored, []keptSecret{{sealed: s.Secrets.Seal(secret.Reveal()), public: secret.PublicKey().String()}})
+	if err := s.verify(ctx, stored); err != nil {
+		return nil, within("subscription", err)
+	}
 	if err := s.keepCredentials(stored); err != nil {
 		return nil, err
 	}
@@ -148,6 +151,11 @@ func (s *Server) UpdateSubscription(ctx context.Context, request *fanfarev1.Upda
 	leader, err := s.leader(ctx, tenant)
 	if err != nil {
 		return nil, err
+	}
+	if paths["url"] {
+		if err := s.verifyMoved(ctx, leader, tenant, id, given, paths); err != nil {
+			return nil, within("subscription", err)
+		}
 	}
 	var updated *fanfarev1.Subscription
 	err = s.changeOne(ctx, leader, tenant, id, func(sub *ledger.Subscription, record *linkv1.Record) error {
@@ -258,6 +266,7 @@ func cloneConfig(given *fanfarev1.Subscription) *fanfarev1.Subscription {
 		TlsTimeout:       given.GetTlsTimeout(),
 		Compression:      given.GetCompression(),
 		OmitTraceContext: given.GetOmitTraceContext(),
+		Verification:     given.GetVerification(),
 	}
 }
 
@@ -291,6 +300,9 @@ func (s *Server) checkSubscription(sub *fanfarev1.Subscription) error {
 	}
 	if sub.GetCompression() != "" && sub.GetCompression() != "gzip" {
 		return invalid("compression", "is %q; expected gzip, or nothing", sub.GetCompression())
+	}
+	if err := s.checkVerification(sub.GetVerification()); err != nil {
+		return err
 	}
 	return s.checkCredentials(sub)
 }
@@ -362,6 +374,7 @@ func updatable(given *fanfarev1.Subscription) map[string]bool {
 		"tls_timeout":        given.GetTlsTimeout() != nil,
 		"compression":        given.GetCompression() != "",
 		"omit_trace_context": given.GetOmitTraceContext(),
+		"verification":       given.GetVerification() != "",
 	}
 }
 
@@ -477,6 +490,9 @@ func updateReceiving(sub, from *fanfarev1.Subscription, paths map[string]bool) {
 	}
 	if paths["omit_trace_context"] {
 		sub.OmitTraceContext = from.GetOmitTraceContext()
+	}
+	if paths["verification"] {
+		sub.Verification = from.GetVerification()
 	}
 }
 

@@ -152,8 +152,15 @@ type Subscription struct {
 	// Do not send the traceparent and tracestate that the event was published
 	// with.
 	OmitTraceContext bool `protobuf:"varint,28,opt,name=omit_trace_context,json=omitTraceContext,proto3" json:"omit_trace_context,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// What the endpoint must do before the subscription is created, or moved to
+	// another url: `challenge`: answer 2xx to a signed event of the type
+	// `fanfare.challenge`, with the event's data.challenge as the whole body or
+	// as the member `challenge` of a JSON object; `ping`: answer 2xx to a signed
+	// event of the type `fanfare.ping`. Empty: nothing. FAILED_PRECONDITION says
+	// what it did instead.
+	Verification  string `protobuf:"bytes,30,opt,name=verification,proto3" json:"verification,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Subscription) Reset() {
@@ -352,6 +359,13 @@ func (x *Subscription) GetOmitTraceContext() bool {
 		return x.OmitTraceContext
 	}
 	return false
+}
+
+func (x *Subscription) GetVerification() string {
+	if x != nil {
+		return x.Verification
+	}
+	return ""
 }
 
 // Authentication is one way to prove who sends a request. Secrets in it are
@@ -1178,7 +1192,8 @@ type UpdateSubscriptionRequest struct {
 	Subscription *Subscription `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	// Which fields to change: url, event_types, description, payload_mode,
 	// retry_schedule, timeout, secret, signing, headers, authentication, tls,
-	// connect_timeout, tls_timeout, compression, omit_trace_context. If absent:
+	// connect_timeout, tls_timeout, compression, omit_trace_context,
+	// verification. If absent:
 	// those that are set. A path into signing, headers, authentication or tls
 	// stands for all of it.
 	// With another signing.scheme that cannot use the secret there is, and no
@@ -1623,6 +1638,199 @@ func (x *RotateSubscriptionSecretRequest) GetGrace() *durationpb.Duration {
 	return nil
 }
 
+type SendTestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/subscriptions/{subscription}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The event's type, of any kind; `fanfare.test` if empty.
+	EventType string `protobuf:"bytes,2,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
+	// The event's data; `{"test":true}` if empty.
+	Data []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	// Media type of data; `application/json` if empty.
+	DataContentType string `protobuf:"bytes,4,opt,name=data_content_type,json=dataContentType,proto3" json:"data_content_type,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *SendTestRequest) Reset() {
+	*x = SendTestRequest{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendTestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendTestRequest) ProtoMessage() {}
+
+func (x *SendTestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendTestRequest.ProtoReflect.Descriptor instead.
+func (*SendTestRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SendTestRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SendTestRequest) GetEventType() string {
+	if x != nil {
+		return x.EventType
+	}
+	return ""
+}
+
+func (x *SendTestRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *SendTestRequest) GetDataContentType() string {
+	if x != nil {
+		return x.DataContentType
+	}
+	return ""
+}
+
+// SendTestResponse is one request and its answer. Credentials in it are `***`.
+type SendTestResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	EventId        string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	Url            string                 `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	RequestHeaders map[string]string      `protobuf:"bytes,3,rep,name=request_headers,json=requestHeaders,proto3" json:"request_headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	RequestBody    []byte                 `protobuf:"bytes,4,opt,name=request_body,json=requestBody,proto3" json:"request_body,omitempty"`
+	// How long it took, to the end of the answer.
+	Latency *durationpb.Duration `protobuf:"bytes,5,opt,name=latency,proto3" json:"latency,omitempty"`
+	// HTTP status; 0 if there was no answer.
+	StatusCode      int32             `protobuf:"varint,6,opt,name=status_code,json=statusCode,proto3" json:"status_code,omitempty"`
+	ResponseHeaders map[string]string `protobuf:"bytes,7,rep,name=response_headers,json=responseHeaders,proto3" json:"response_headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// At most 4 KiB.
+	ResponseBody []byte `protobuf:"bytes,8,opt,name=response_body,json=responseBody,proto3" json:"response_body,omitempty"`
+	// As of an attempt; empty if it would have been delivered.
+	ErrorClass    string `protobuf:"bytes,9,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
+	Error         string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendTestResponse) Reset() {
+	*x = SendTestResponse{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendTestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendTestResponse) ProtoMessage() {}
+
+func (x *SendTestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendTestResponse.ProtoReflect.Descriptor instead.
+func (*SendTestResponse) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SendTestResponse) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *SendTestResponse) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *SendTestResponse) GetRequestHeaders() map[string]string {
+	if x != nil {
+		return x.RequestHeaders
+	}
+	return nil
+}
+
+func (x *SendTestResponse) GetRequestBody() []byte {
+	if x != nil {
+		return x.RequestBody
+	}
+	return nil
+}
+
+func (x *SendTestResponse) GetLatency() *durationpb.Duration {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+func (x *SendTestResponse) GetStatusCode() int32 {
+	if x != nil {
+		return x.StatusCode
+	}
+	return 0
+}
+
+func (x *SendTestResponse) GetResponseHeaders() map[string]string {
+	if x != nil {
+		return x.ResponseHeaders
+	}
+	return nil
+}
+
+func (x *SendTestResponse) GetResponseBody() []byte {
+	if x != nil {
+		return x.ResponseBody
+	}
+	return nil
+}
+
+func (x *SendTestResponse) GetErrorClass() string {
+	if x != nil {
+		return x.ErrorClass
+	}
+	return ""
+}
+
+func (x *SendTestResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type ListSigningKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}.
@@ -1639,7 +1847,7 @@ type ListSigningKeysRequest struct {
 
 func (x *ListSigningKeysRequest) Reset() {
 	*x = ListSigningKeysRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[21]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1859,7 @@ func (x *ListSigningKeysRequest) String() string {
 func (*ListSigningKeysRequest) ProtoMessage() {}
 
 func (x *ListSigningKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[21]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1872,7 @@ func (x *ListSigningKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSigningKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListSigningKeysRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{21}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListSigningKeysRequest) GetParent() string {
@@ -1706,7 +1914,7 @@ type ListSigningKeysResponse struct {
 
 func (x *ListSigningKeysResponse) Reset() {
 	*x = ListSigningKeysResponse{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[22]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1926,7 @@ func (x *ListSigningKeysResponse) String() string {
 func (*ListSigningKeysResponse) ProtoMessage() {}
 
 func (x *ListSigningKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[22]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1939,7 @@ func (x *ListSigningKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSigningKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListSigningKeysResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{22}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListSigningKeysResponse) GetKeys() []*SigningKey {
@@ -1775,7 +1983,7 @@ type SigningKey struct {
 
 func (x *SigningKey) Reset() {
 	*x = SigningKey{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[23]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1995,7 @@ func (x *SigningKey) String() string {
 func (*SigningKey) ProtoMessage() {}
 
 func (x *SigningKey) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[23]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +2008,7 @@ func (x *SigningKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SigningKey.ProtoReflect.Descriptor instead.
 func (*SigningKey) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{23}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SigningKey) GetKty() string {
@@ -1871,7 +2079,7 @@ var File_fanfare_v1_subscription_service_proto protoreflect.FileDescriptor
 const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"%fanfare/v1/subscription_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\n" +
+	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\n" +
 	"\n" +
 	"\fSubscription\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x15\n" +
@@ -1904,7 +2112,8 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\vtls_timeout\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"tlsTimeout\x12 \n" +
 	"\vcompression\x18\x1b \x01(\tR\vcompression\x12,\n" +
-	"\x12omit_trace_context\x18\x1c \x01(\bR\x10omitTraceContext\x1a:\n" +
+	"\x12omit_trace_context\x18\x1c \x01(\bR\x10omitTraceContext\x12\"\n" +
+	"\fverification\x18\x1e \x01(\tR\fverification\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
@@ -2000,7 +2209,33 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\x1fRotateSubscriptionSecretRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\x12/\n" +
-	"\x05grace\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\x95\x01\n" +
+	"\x05grace\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\x89\x01\n" +
+	"\x0fSendTestRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x1d\n" +
+	"\n" +
+	"event_type\x18\x02 \x01(\tR\teventType\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12*\n" +
+	"\x11data_content_type\x18\x04 \x01(\tR\x0fdataContentType\"\xd4\x04\n" +
+	"\x10SendTestResponse\x12\x19\n" +
+	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12\x10\n" +
+	"\x03url\x18\x02 \x01(\tR\x03url\x12Y\n" +
+	"\x0frequest_headers\x18\x03 \x03(\v20.fanfare.v1.SendTestResponse.RequestHeadersEntryR\x0erequestHeaders\x12!\n" +
+	"\frequest_body\x18\x04 \x01(\fR\vrequestBody\x123\n" +
+	"\alatency\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\alatency\x12\x1f\n" +
+	"\vstatus_code\x18\x06 \x01(\x05R\n" +
+	"statusCode\x12\\\n" +
+	"\x10response_headers\x18\a \x03(\v21.fanfare.v1.SendTestResponse.ResponseHeadersEntryR\x0fresponseHeaders\x12#\n" +
+	"\rresponse_body\x18\b \x01(\fR\fresponseBody\x12\x1f\n" +
+	"\verror_class\x18\t \x01(\tR\n" +
+	"errorClass\x12\x14\n" +
+	"\x05error\x18\n" +
+	" \x01(\tR\x05error\x1aA\n" +
+	"\x13RequestHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
+	"\x14ResponseHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x01\n" +
 	"\x16ListSigningKeysRequest\x12\x1b\n" +
 	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12\"\n" +
 	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x12\x1b\n" +
@@ -2022,7 +2257,7 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"public_key\x18\a \x01(\tR\tpublicKey\x12\"\n" +
 	"\fsubscription\x18\b \x01(\tR\fsubscription\x12;\n" +
 	"\vexpire_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime2\xbe\v\n" +
+	"expireTime2\xbf\f\n" +
 	"\x13SubscriptionService\x12\x91\x01\n" +
 	"\x12CreateSubscription\x12%.fanfare.v1.CreateSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\":\x82\xd3\xe4\x93\x024:\fsubscription\"$/v1/{parent=tenants/*}/subscriptions\x12}\n" +
 	"\x0fGetSubscription\x12\".fanfare.v1.GetSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\",\x82\xd3\xe4\x93\x02&\x12$/v1/{name=tenants/*/subscriptions/*}\x12\x8e\x01\n" +
@@ -2033,6 +2268,7 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\x12ResumeSubscription\x12%.fanfare.v1.ResumeSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\"6\x82\xd3\xe4\x93\x020:\x01*\"+/v1/{name=tenants/*/subscriptions/*}:resume\x12\x96\x01\n" +
 	"\x15GetSubscriptionSecret\x12(.fanfare.v1.GetSubscriptionSecretRequest\x1a\x1e.fanfare.v1.SubscriptionSecret\"3\x82\xd3\xe4\x93\x02-\x12+/v1/{name=tenants/*/subscriptions/*/secret}\x12\xa6\x01\n" +
 	"\x18RotateSubscriptionSecret\x12+.fanfare.v1.RotateSubscriptionSecretRequest\x1a\x1e.fanfare.v1.SubscriptionSecret\"=\x82\xd3\xe4\x93\x027:\x01*\"2/v1/{name=tenants/*/subscriptions/*/secret}:rotate\x12\x7f\n" +
+	"\bSendTest\x12\x1b.fanfare.v1.SendTestRequest\x1a\x1c.fanfare.v1.SendTestResponse\"8\x82\xd3\xe4\x93\x022:\x01*\"-/v1/{name=tenants/*/subscriptions/*}:sendTest\x12\x7f\n" +
 	"\x0fListSigningKeys\x12\".fanfare.v1.ListSigningKeysRequest\x1a#.fanfare.v1.ListSigningKeysResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{parent=tenants/*}/keysB;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"
 
 var (
@@ -2048,7 +2284,7 @@ func file_fanfare_v1_subscription_service_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_v1_subscription_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fanfare_v1_subscription_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_fanfare_v1_subscription_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_fanfare_v1_subscription_service_proto_goTypes = []any{
 	(Subscription_State)(0),                 // 0: fanfare.v1.Subscription.State
 	(*Subscription)(nil),                    // 1: fanfare.v1.Subscription
@@ -2072,71 +2308,80 @@ var file_fanfare_v1_subscription_service_proto_goTypes = []any{
 	(*SubscriptionSecret)(nil),              // 19: fanfare.v1.SubscriptionSecret
 	(*ActiveSecret)(nil),                    // 20: fanfare.v1.ActiveSecret
 	(*RotateSubscriptionSecretRequest)(nil), // 21: fanfare.v1.RotateSubscriptionSecretRequest
-	(*ListSigningKeysRequest)(nil),          // 22: fanfare.v1.ListSigningKeysRequest
-	(*ListSigningKeysResponse)(nil),         // 23: fanfare.v1.ListSigningKeysResponse
-	(*SigningKey)(nil),                      // 24: fanfare.v1.SigningKey
-	nil,                                     // 25: fanfare.v1.Subscription.HeadersEntry
-	nil,                                     // 26: fanfare.v1.Oauth2Authentication.ParametersEntry
-	(*durationpb.Duration)(nil),             // 27: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),           // 28: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),           // 29: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),                   // 30: google.protobuf.Empty
+	(*SendTestRequest)(nil),                 // 22: fanfare.v1.SendTestRequest
+	(*SendTestResponse)(nil),                // 23: fanfare.v1.SendTestResponse
+	(*ListSigningKeysRequest)(nil),          // 24: fanfare.v1.ListSigningKeysRequest
+	(*ListSigningKeysResponse)(nil),         // 25: fanfare.v1.ListSigningKeysResponse
+	(*SigningKey)(nil),                      // 26: fanfare.v1.SigningKey
+	nil,                                     // 27: fanfare.v1.Subscription.HeadersEntry
+	nil,                                     // 28: fanfare.v1.Oauth2Authentication.ParametersEntry
+	nil,                                     // 29: fanfare.v1.SendTestResponse.RequestHeadersEntry
+	nil,                                     // 30: fanfare.v1.SendTestResponse.ResponseHeadersEntry
+	(*durationpb.Duration)(nil),             // 31: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),           // 32: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),           // 33: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),                   // 34: google.protobuf.Empty
 }
 var file_fanfare_v1_subscription_service_proto_depIdxs = []int32{
-	27, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
-	27, // 1: fanfare.v1.Subscription.timeout:type_name -> google.protobuf.Duration
-	28, // 2: fanfare.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
-	28, // 3: fanfare.v1.Subscription.update_time:type_name -> google.protobuf.Timestamp
+	31, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
+	31, // 1: fanfare.v1.Subscription.timeout:type_name -> google.protobuf.Duration
+	32, // 2: fanfare.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
+	32, // 3: fanfare.v1.Subscription.update_time:type_name -> google.protobuf.Timestamp
 	9,  // 4: fanfare.v1.Subscription.health:type_name -> fanfare.v1.SubscriptionHealth
 	0,  // 5: fanfare.v1.Subscription.state:type_name -> fanfare.v1.Subscription.State
-	28, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
+	32, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
 	7,  // 7: fanfare.v1.Subscription.signing:type_name -> fanfare.v1.Signing
-	25, // 8: fanfare.v1.Subscription.headers:type_name -> fanfare.v1.Subscription.HeadersEntry
+	27, // 8: fanfare.v1.Subscription.headers:type_name -> fanfare.v1.Subscription.HeadersEntry
 	2,  // 9: fanfare.v1.Subscription.authentication:type_name -> fanfare.v1.Authentication
 	6,  // 10: fanfare.v1.Subscription.tls:type_name -> fanfare.v1.TlsOptions
-	27, // 11: fanfare.v1.Subscription.connect_timeout:type_name -> google.protobuf.Duration
-	27, // 12: fanfare.v1.Subscription.tls_timeout:type_name -> google.protobuf.Duration
+	31, // 11: fanfare.v1.Subscription.connect_timeout:type_name -> google.protobuf.Duration
+	31, // 12: fanfare.v1.Subscription.tls_timeout:type_name -> google.protobuf.Duration
 	3,  // 13: fanfare.v1.Authentication.basic:type_name -> fanfare.v1.BasicAuthentication
 	4,  // 14: fanfare.v1.Authentication.bearer:type_name -> fanfare.v1.BearerAuthentication
 	5,  // 15: fanfare.v1.Authentication.oauth2:type_name -> fanfare.v1.Oauth2Authentication
-	26, // 16: fanfare.v1.Oauth2Authentication.parameters:type_name -> fanfare.v1.Oauth2Authentication.ParametersEntry
+	28, // 16: fanfare.v1.Oauth2Authentication.parameters:type_name -> fanfare.v1.Oauth2Authentication.ParametersEntry
 	8,  // 17: fanfare.v1.Signing.hmac:type_name -> fanfare.v1.HmacSigning
-	28, // 18: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
-	28, // 19: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
+	32, // 18: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
+	32, // 19: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
 	1,  // 20: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
 	1,  // 21: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
 	1,  // 22: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	29, // 23: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	33, // 23: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
 	20, // 24: fanfare.v1.SubscriptionSecret.secrets:type_name -> fanfare.v1.ActiveSecret
-	28, // 25: fanfare.v1.ActiveSecret.expire_time:type_name -> google.protobuf.Timestamp
-	27, // 26: fanfare.v1.RotateSubscriptionSecretRequest.grace:type_name -> google.protobuf.Duration
-	24, // 27: fanfare.v1.ListSigningKeysResponse.keys:type_name -> fanfare.v1.SigningKey
-	28, // 28: fanfare.v1.SigningKey.expire_time:type_name -> google.protobuf.Timestamp
-	10, // 29: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
-	11, // 30: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
-	12, // 31: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
-	14, // 32: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
-	15, // 33: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
-	16, // 34: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
-	17, // 35: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
-	18, // 36: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
-	21, // 37: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:input_type -> fanfare.v1.RotateSubscriptionSecretRequest
-	22, // 38: fanfare.v1.SubscriptionService.ListSigningKeys:input_type -> fanfare.v1.ListSigningKeysRequest
-	1,  // 39: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 40: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
-	13, // 41: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
-	1,  // 42: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
-	30, // 43: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	1,  // 44: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 45: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
-	19, // 46: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
-	19, // 47: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
-	23, // 48: fanfare.v1.SubscriptionService.ListSigningKeys:output_type -> fanfare.v1.ListSigningKeysResponse
-	39, // [39:49] is the sub-list for method output_type
-	29, // [29:39] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	32, // 25: fanfare.v1.ActiveSecret.expire_time:type_name -> google.protobuf.Timestamp
+	31, // 26: fanfare.v1.RotateSubscriptionSecretRequest.grace:type_name -> google.protobuf.Duration
+	29, // 27: fanfare.v1.SendTestResponse.request_headers:type_name -> fanfare.v1.SendTestResponse.RequestHeadersEntry
+	31, // 28: fanfare.v1.SendTestResponse.latency:type_name -> google.protobuf.Duration
+	30, // 29: fanfare.v1.SendTestResponse.response_headers:type_name -> fanfare.v1.SendTestResponse.ResponseHeadersEntry
+	26, // 30: fanfare.v1.ListSigningKeysResponse.keys:type_name -> fanfare.v1.SigningKey
+	32, // 31: fanfare.v1.SigningKey.expire_time:type_name -> google.protobuf.Timestamp
+	10, // 32: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
+	11, // 33: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
+	12, // 34: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
+	14, // 35: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
+	15, // 36: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
+	16, // 37: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
+	17, // 38: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
+	18, // 39: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
+	21, // 40: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:input_type -> fanfare.v1.RotateSubscriptionSecretRequest
+	22, // 41: fanfare.v1.SubscriptionService.SendTest:input_type -> fanfare.v1.SendTestRequest
+	24, // 42: fanfare.v1.SubscriptionService.ListSigningKeys:input_type -> fanfare.v1.ListSigningKeysRequest
+	1,  // 43: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 44: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
+	13, // 45: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
+	1,  // 46: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
+	34, // 47: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	1,  // 48: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 49: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
+	19, // 50: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	19, // 51: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	23, // 52: fanfare.v1.SubscriptionService.SendTest:output_type -> fanfare.v1.SendTestResponse
+	25, // 53: fanfare.v1.SubscriptionService.ListSigningKeys:output_type -> fanfare.v1.ListSigningKeysResponse
+	43, // [43:54] is the sub-list for method output_type
+	32, // [32:43] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_subscription_service_proto_init() }
@@ -2156,7 +2401,7 @@ func file_fanfare_v1_subscription_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_subscription_service_proto_rawDesc), len(file_fanfare_v1_subscription_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	SubscriptionService_ResumeSubscription_FullMethodName       = "/fanfare.v1.SubscriptionService/ResumeSubscription"
 	SubscriptionService_GetSubscriptionSecret_FullMethodName    = "/fanfare.v1.SubscriptionService/GetSubscriptionSecret"
 	SubscriptionService_RotateSubscriptionSecret_FullMethodName = "/fanfare.v1.SubscriptionService/RotateSubscriptionSecret"
+	SubscriptionService_SendTest_FullMethodName                 = "/fanfare.v1.SubscriptionService/SendTest"
 	SubscriptionService_ListSigningKeys_FullMethodName          = "/fanfare.v1.SubscriptionService/ListSigningKeys"
 )
 
@@ -70,6 +71,12 @@ type SubscriptionServiceClient interface {
 	//
 	// FAILED_PRECONDITION: there are five secrets in force already.
 	RotateSubscriptionSecret(ctx context.Context, in *RotateSubscriptionSecretRequest, opts ...grpc.CallOption) (*SubscriptionSecret, error)
+	// SendTest sends one event to the endpoint now, as it would be sent, and
+	// shows the request and the answer. The event goes nowhere else and is not
+	// kept; nothing is tried again. It is sent by the coordinator, under the same
+	// rules as by workers, whatever the subscription's state. An endpoint that
+	// fails is no error of the call.
+	SendTest(ctx context.Context, in *SendTestRequest, opts ...grpc.CallOption) (*SendTestResponse, error)
 	// ListSigningKeys returns the public keys of a tenant's subscriptions that
 	// sign with ed25519, those in their grace included. In JSON an answer is a
 	// JSON Web Key Set (RFC 7517, RFC 8037); it holds nothing secret.
@@ -174,6 +181,16 @@ func (c *subscriptionServiceClient) RotateSubscriptionSecret(ctx context.Context
 	return out, nil
 }
 
+func (c *subscriptionServiceClient) SendTest(ctx context.Context, in *SendTestRequest, opts ...grpc.CallOption) (*SendTestResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SendTestResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_SendTest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *subscriptionServiceClient) ListSigningKeys(ctx context.Context, in *ListSigningKeysRequest, opts ...grpc.CallOption) (*ListSigningKeysResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListSigningKeysResponse)
@@ -222,6 +239,12 @@ type SubscriptionServiceServer interface {
 	//
 	// FAILED_PRECONDITION: there are five secrets in force already.
 	RotateSubscriptionSecret(context.Context, *RotateSubscriptionSecretRequest) (*SubscriptionSecret, error)
+	// SendTest sends one event to the endpoint now, as it would be sent, and
+	// shows the request and the answer. The event goes nowhere else and is not
+	// kept; nothing is tried again. It is sent by the coordinator, under the same
+	// rules as by workers, whatever the subscription's state. An endpoint that
+	// fails is no error of the call.
+	SendTest(context.Context, *SendTestRequest) (*SendTestResponse, error)
 	// ListSigningKeys returns the public keys of a tenant's subscriptions that
 	// sign with ed25519, those in their grace included. In JSON an answer is a
 	// JSON Web Key Set (RFC 7517, RFC 8037); it holds nothing secret.
@@ -262,6 +285,9 @@ func (UnimplementedSubscriptionServiceServer) GetSubscriptionSecret(context.Cont
 }
 func (UnimplementedSubscriptionServiceServer) RotateSubscriptionSecret(context.Context, *RotateSubscriptionSecretRequest) (*SubscriptionSecret, error) {
 	return nil, status.Error(codes.Unimplemented, "method RotateSubscriptionSecret not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) SendTest(context.Context, *SendTestRequest) (*SendTestResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SendTest not implemented")
 }
 func (UnimplementedSubscriptionServiceServer) ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListSigningKeys not implemented")
@@ -449,6 +475,24 @@ func _SubscriptionService_RotateSubscriptionSecret_Handler(srv interface{}, ctx 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SubscriptionService_SendTest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SendTestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).SendTest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_SendTest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).SendTest(ctx, req.(*SendTestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SubscriptionService_ListSigningKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListSigningKeysRequest)
 	if err := dec(in); err != nil {
@@ -509,6 +553,10 @@ var SubscriptionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RotateSubscriptionSecret",
 			Handler:    _SubscriptionService_RotateSubscriptionSecret_Handler,
+		},
+		{
+			MethodName: "SendTest",
+			Handler:    _SubscriptionService_SendTest_Handler,
 		},
 		{
 			MethodName: "ListSigningKeys",
