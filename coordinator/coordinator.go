@@ -59,6 +59,7 @@ type Config struct {
 	// coordinators of a cluster have the same; "": it is not compared.
 	SecretsFingerprint string
 	URLs               serve.URLPolicy
+	Tester             serve.Tester // nil: no endpoint is tested or verified
 	Logger             *slog.Logger
 	Meter              metric.Meter // nil: nothing is measured
 
@@ -155,7 +156,7 @@ func New(config Config) *Coordinator {
 		NewID:           serve.NewEventID,
 	})
 	c.api = serve.New(serve.Config{
-		Directory: c, History: config.History, URLs: config.URLs, Secrets: config.Secrets, Logger: config.Logger,
+		Directory: c, History: config.History, URLs: config.URLs, Tester: config.Tester, Secrets: config.Secrets, Logger: config.Logger,
 		Route: c.router.Unary,
 	})
 	return c

@@ -3,7 +3,6 @@ package worker
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -53,9 +52,12 @@ type target struct {
 	mode     payloadMode
 	schedule []time.Duration
 	timeout  time.Duration
-	signer   *signature.Signer
+	signers  *signers
 	batch    *batching // nil: each event is sent alone
-	err      error     // why nothing can be sent to it
+	zip      bool      // bodies are compressed
+	trace    bool      // trace context is passed on
+	shown    *credentials
+	err      error // why nothing can be sent to it
 }
 
 // newTarget reads a subscription. One that cannot be read (a newer
@@ -63,7 +65,7 @@ type target struct {
 // the error, which fails its attempts.
 func newTarget(e *linkv1.Endpoint) *target {
 	s := e.GetSubscription()
-	t := &target{url: s.GetUrl(), timeout: defaultTimeout, schedule: defaultSchedule()}
+	t := &target{url: s.GetUrl(), timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext()}
 	if d := s.GetTimeout().AsDuration(); d > 0 {
 		t.timeout = d
 	}
@@ -73,33 +75,28 @@ func newTarget(e *linkv1.Endpoint) *target {
 			t.schedule[i] = max(wait.AsDuration(), 0)
 		}
 	}
-	t.mode, t.err = parseMode(s.GetPayloadMode())
+	if t.mode, t.err = parseMode(s.GetPayloadMode()); t.err != nil {
+		return t
+	}
 	t.batch = newBatching(s)
-	if err := checkBatchable(t); err != nil && t.err == nil {
-		t.err = err
+	if t.err = checkBatchable(t); t.err != nil {
+		return t
 	}
-	secrets := make([]signature.Secret, len(e.GetSecrets()))
-	for i, text := range e.GetSecrets() {
-		secret, err := signature.ParseSecret(text)
-		if err != nil && t.err == nil {
-			t.err = fmt.Errorf("reading signing secret: %w", err)
-		}
-		secrets[i] = secret
+	if t.zip, t.err = parseCompression(s.GetCompression()); t.err != nil {
+		return t
 	}
-	if len(secrets) == 0 && t.err == nil {
-		t.err = errNoSecret
+	if t.shown, t.err = newCredentials(e); t.err != nil {
+		return t
 	}
-	t.signer = signature.NewSigner(secrets...)
+	t.signers, t.err = newSigners(e)
 	return t
 }
-
-// errNoSecret: nothing is ever sent unsigned.
-var errNoSecret = errors.New("subscription has no signing secret")
 
 // answer is what one request met.
 type answer struct {
 	status     int // 0 if there was no answer
 	body       []byte
+	header     http.Header
 	retryAfter time.Duration
 	class      egress.Class // empty: success
 	err        error        // nil if there was an answer, and it was read to its end
@@ -212,27 +209,85 @@ func (a *attempter) post(ctx context.Context, t *target, payload *payload, id st
 	}
 	limited, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(limited, http.MethodPost, t.url, bytes.NewReader(payload.body))
+	header, body, err := t.sign(payload, id, now)
 	if err != nil {
-		return &answer{class: egress.ClassOther, err: fmt.Errorf("making request: %w", err)}
+		return &answer{class: egress.ClassOther, err: err}
 	}
-	maps.Copy(req.Header, payload.header)
-	req.Header.Set("User-Agent", a.userAgent)
-	t.signer.SetHeaders(req.Header, signature.Message{
-		ID: id, Timestamp: now, Body: payload.body,
-	})
+	header["User-Agent"] = []string{a.userAgent}
+	return a.exchange(limited, t, header, body)
+}
+
+// sign returns the header, signature included, and the body of a request.
+func (t *target) sign(payload *payload, id string, now time.Time) (http.Header, []byte, error) {
+	signer, err := t.signers.at(now)
+	if err != nil {
+		return nil, nil, err
+	}
+	header := make(http.Header, 16)
+	if t.trace {
+		maps.Copy(header, payload.trace)
+	}
+	if t.zip {
+		payload = payload.compressed()
+	}
+	maps.Copy(header, payload.header)
+	signer.SetHeaders(header, signature.Message{ID: id, Timestamp: now, Body: payload.body})
+	return header, payload.body, nil
+}
+
+// exchange sends the request with the target's credentials. If a token is
+// refused that was kept from earlier requests it is sent once more with a new
+// one: by 401 the endpoint says that it did nothing.
+func (a *attempter) exchange(ctx context.Context, t *target, header http.Header, body []byte) *answer {
+	met, again := a.request(ctx, t, header, body)
+	if again {
+		met, _ = a.request(ctx, t, header, body)
+	}
+	t.shown.maskAnswer(met)
+	return met
+}
+
+// request makes one request, and reports whether to make it once more. It does not
+// change header. What the target is shown takes the place of nothing in it.
+func (a *attempter) request(ctx context.Context, t *target, header http.Header, body []byte) (met *answer, again bool) {
+	all, kept, err := header, false, error(nil)
+	if !t.shown.isEmpty() {
+		all = make(http.Header, len(header)+len(t.shown.header)+1)
+		if kept, err = t.shown.authorize(ctx, a.client, a.userAgent, all); err != nil {
+			return tokenFailure(err), false
+		}
+		maps.Copy(all, header)
+	}
+	req, err := http.NewRequestWithContext(egress.WithProfile(ctx, t.shown.profile), http.MethodPost, t.url, bytes.NewReader(body))
+	if err != nil {
+		return &answer{class: egress.ClassOther, err: fmt.Errorf("making request: %w", err)}, false
+	}
+	req.Header = all
 	resp, err := a.client.Do(req)
 	if err != nil {
-		return &answer{class: egress.Classify(err), err: err}
+		return &answer{class: egress.Classify(err), err: err}, false
 	}
-	return readAnswer(resp)
+	if resp.StatusCode == http.StatusUnauthorized && t.shown.tokens != nil {
+		t.shown.tokens.drop(strings.TrimPrefix(all.Get("Authorization"), "Bearer "))
+		again = kept
+	}
+	return readAnswer(resp), again
+}
+
+// tokenFailure is the answer of an attempt for which there was no token.
+func tokenFailure(err error) *answer {
+	class := classAuthentication
+	if found := egress.Classify(err); found == egress.ClassEgressDenied || found == egress.ClassCanceled {
+		class = found
+	}
+	return &answer{class: class, err: err}
 }
 
 // readAnswer reads an answer and closes it. The status alone does not make a
 // success: an answer that breaks off, or does not end in time, is not one
 // (RFC 9112, section 8), and the endpoint may have broken off its work too.
 func readAnswer(resp *http.Response) *answer {
-	met := &answer{status: resp.StatusCode, retryAfter: retryAfter(resp.Header, time.Now())}
+	met := &answer{status: resp.StatusCode, header: resp.Header, retryAfter: retryAfter(resp.Header, time.Now())}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyRead))
 	if closeErr := resp.Body.Close(); err == nil {
 		err = closeErr

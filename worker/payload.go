@@ -68,6 +68,10 @@ var errNoID = errors.New("event has no id")
 type payload struct {
 	body   []byte
 	header http.Header // content-type and, in binary mode, ce-*
+	trace  http.Header // trace context, for those that want it; nil if there is none
+
+	zipOnce sync.Once // guards the making of zipped
+	zipped  *payload  // see compressed
 }
 
 // message is one event in a worker's hands. It is decoded once and rendered
@@ -110,7 +114,10 @@ func (m *message) render(mode payloadMode) (*payload, error) {
 		return nil, m.err
 	}
 	r := &m.rendered[mode]
-	r.once.Do(func() { r.payload = renderEvent(m.event, mode) })
+	r.once.Do(func() {
+		r.payload = renderEvent(m.event, mode)
+		r.payload.trace = traceOf(m.event)
+	})
 	return r.payload, nil
 }
 

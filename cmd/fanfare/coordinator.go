@@ -106,6 +106,7 @@ func (c *coordinatorConfig) validate() error {
 		c.memberConfig.validate(defaultHTTPAddress),
 		c.securityConfig.validate(),
 		c.sendingConfig.validate(),
+		c.egress.validate(),
 		c.etcd.validate(c.plainEngines()),
 		c.nats.validate(c.plainEngines()),
 		validateAddress("grpc-address", c.grpcAddress, defaultAddress),
@@ -185,7 +186,7 @@ func (c *coordinatorConfig) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, engines.close()) }()
-	n := &node{security: secured, policy: c.egress.policy(), leaseTTL: c.leaseTTL, logger: logger}
+	n := &node{security: secured, egress: c.egress, leaseTTL: c.leaseTTL, logger: logger}
 	id := c.memberID()
 	if err := c.fill(n, engines, id); err != nil {
 		return err

@@ -13,7 +13,6 @@ import (
 	"github.com/fanfare-dev/fanfare/coordinator/lead"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
 	"github.com/fanfare-dev/fanfare/internal/setting"
-	"github.com/fanfare-dev/fanfare/worker/egress"
 )
 
 const devLong = `Dev runs a whole cluster in one process: embedded etcd, embedded NATS
@@ -53,6 +52,7 @@ type devConfig struct {
 	demo        bool
 	minFree     bytesFlag // of the disk that dataDir is on; 0: the default
 	maxLog      bytesFlag // of each partition's log; 0: no limit
+	egress      egressConfig
 }
 
 func devCommand() *cobra.Command {
@@ -72,6 +72,7 @@ func (c *devConfig) register(flags *pflag.FlagSet) {
 	flags.IntVar(&c.workers, "workers", 2, "how many workers to run, 1 to 64")
 	flags.IntVar(&c.partitions, "partitions", devPartitions, "how many logs to spread tenants over, 1 to 64; fixed once there is data")
 	registerSpace(flags, &c.minFree, &c.maxLog)
+	c.egress.registerLists(flags)
 	flags.BoolVar(&c.demo, "demo", false, "subscribe two receivers, publish real events, and show what happens")
 }
 
@@ -92,6 +93,7 @@ func (c *devConfig) validate() error {
 		validateAddress("http-address", c.httpAddress, defaultHTTPAddress),
 		within("workers", c.workers, 1, mostInside),
 		within("partitions", c.partitions, 1, mostPartitions),
+		c.egress.validate(),
 		c.logConfig.validate(),
 	)
 }
@@ -122,9 +124,10 @@ func (c *devConfig) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, engines.close()) }()
+	c.egress.allowHTTP, c.egress.allowLoopback = true, true
 	n := &node{
 		security: new(security),
-		policy:   egress.Policy{AllowHTTP: true, AllowLoopback: true},
+		egress:   c.egress,
 		leaseTTL: devTTL,
 		logger:   logger,
 	}

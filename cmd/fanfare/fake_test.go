@@ -320,6 +320,40 @@ func (f *fake) GetSubscriptionSecret(_ context.Context, req *fanfarev1.GetSubscr
 	return &fanfarev1.SubscriptionSecret{Name: req.GetName(), Secret: fakeSecret}, nil
 }
 
+func (f *fake) RotateSubscriptionSecret(_ context.Context, req *fanfarev1.RotateSubscriptionSecretRequest) (*fanfarev1.SubscriptionSecret, error) {
+	if _, err := find(f.subscriptions, strings.TrimSuffix(req.GetName(), "/secret")); err != nil {
+		return nil, err
+	}
+	if req.GetSecret() == "" {
+		req.Secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+	}
+	return &fanfarev1.SubscriptionSecret{Name: req.GetName(), Secret: req.GetSecret(), Secrets: []*fanfarev1.ActiveSecret{
+		{Secret: req.GetSecret()}, {Secret: fakeSecret, ExpireTime: f.now()},
+	}}, nil
+}
+
+func (f *fake) SendTest(_ context.Context, req *fanfarev1.SendTestRequest) (*fanfarev1.SendTestResponse, error) {
+	i, err := find(f.subscriptions, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	sent := &fanfarev1.SendTestResponse{
+		EventId: "evt_1", Url: f.subscriptions[i].GetUrl(), RequestHeaders: map[string]string{"Webhook-Id": "evt_1", "Content-Type": "application/json"},
+		RequestBody: []byte(`{"type":"` + req.GetEventType() + `","data":` + string(req.GetData()) + "}"), Latency: durationpb.New(1500 * time.Microsecond),
+		StatusCode: 200, ResponseHeaders: map[string]string{"Server": "fake"}, ResponseBody: []byte("thanks"),
+	}
+	if strings.Contains(sent.GetUrl(), "down") {
+		sent.StatusCode, sent.ResponseBody, sent.ErrorClass, sent.Error = 503, nil, "status", "the endpoint answered 503 Service Unavailable"
+	}
+	return sent, nil
+}
+
+func (f *fake) ListSigningKeys(context.Context, *fanfarev1.ListSigningKeysRequest) (*fanfarev1.ListSigningKeysResponse, error) {
+	return &fanfarev1.ListSigningKeysResponse{Keys: []*fanfarev1.SigningKey{{
+		Kid: "kPrK_qmx", PublicKey: "whpk_11qY", Subscription: "tenants/default/subscriptions/sub_1",
+	}}}, nil
+}
+
 func (f *fake) ListSubscriptions(_ context.Context, req *fanfarev1.ListSubscriptionsRequest) (*fanfarev1.ListSubscriptionsResponse, error) {
 	page, next, err := pageOf(f.subscriptions, req.GetPageSize(), req.GetPageToken())
 	return &fanfarev1.ListSubscriptionsResponse{Subscriptions: page, NextPageToken: next}, err

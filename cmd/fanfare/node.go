@@ -29,7 +29,7 @@ import (
 // coordinator, and any number of workers.
 type node struct {
 	security  *security
-	policy    egress.Policy // of endpoints
+	egress    egressConfig // of requests to endpoints
 	leaseTTL  time.Duration
 	logger    *slog.Logger
 	telemetry *telemetry.Telemetry
@@ -88,7 +88,8 @@ func (n *node) addCoordinator(p coordinatorPart) error {
 		History:            p.engines.history,
 		Secrets:            p.engines.secrets,
 		SecretsFingerprint: p.engines.secrets.Fingerprint(),
-		URLs:               n.policy,
+		URLs:               n.egress.policy(),
+		Tester:             worker.NewTester(n.client(), version.String()),
 		Logger:             n.logger,
 		Meter:              n.telemetry.Meter(),
 		GRPC:               onGRPC,
@@ -130,6 +131,13 @@ func listen(address, flag string) (net.Listener, error) {
 	return listener, nil
 }
 
+// client returns a way out to endpoints.
+func (n *node) client() *egress.Client {
+	return egress.NewClient(egress.Config{
+		Policy: n.egress.policy(), Proxy: n.egress.proxy.value, MeterProvider: n.telemetry.MeterProvider(),
+	})
+}
+
 // workerPart says how a node's worker is made; zero values are worker.Config's.
 type workerPart struct {
 	id          cluster.MemberID
@@ -149,7 +157,7 @@ func (n *node) addWorker(p workerPart) error {
 		Weight:        p.weight,
 		LeaseTTL:      n.leaseTTL,
 		Store:         p.store,
-		Client:        egress.NewClient(egress.Config{Policy: n.policy}),
+		Client:        n.client(),
 		DialOptions:   n.security.dialOptions(),
 		Logger:        n.logger,
 		MeterProvider: n.telemetry.MeterProvider(),

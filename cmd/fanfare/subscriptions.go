@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,9 @@ func subscriptionsCommand(s *settings) *cobra.Command {
 		pauseSubscriptionCommand(s),
 		resumeSubscriptionCommand(s),
 		deleteSubscriptionCommand(s),
+		testSubscriptionCommand(s),
+		rotateSecretCommand(s),
+		signingKeysCommand(s),
 	)
 	cmd.Aliases = []string{"subscription", "subs"}
 	return cmd
@@ -42,6 +46,8 @@ type subscriptionFlags struct {
 	burst                                           uint32
 	batchCount, batchBytes                          uint32
 	batchWait                                       spanFlag
+	signing                                         signingFlags
+	meeting                                         meetingFlags
 }
 
 func (f *subscriptionFlags) register(cmd *cobra.Command) {
@@ -64,6 +70,8 @@ func (f *subscriptionFlags) register(cmd *cobra.Command) {
 	flags.Uint32Var(&f.batchBytes, "batch-bytes", 0, "bytes of a batch (default 1 MiB)")
 	flags.Var(&f.batchWait, "batch-wait", "how long the first event of a batch waits for others (default 1s)")
 	complete(cmd, "ordering", "none", "key", "subscription")
+	f.signing.register(cmd)
+	f.meeting.register(cmd)
 	complete(cmd, "payload-mode", "standard", "cloudevents-binary", "cloudevents-structured", "raw")
 }
 
@@ -77,9 +85,11 @@ func subscriptionField(flag string) string {
 		return strings.ReplaceAll(flag, "-", "_")
 	case "timeout-per-attempt":
 		return "timeout"
-	default:
-		return ""
 	}
+	if isSigningFlag(flag) {
+		return "signing"
+	}
+	return meetingField(flag)
 }
 
 func (f *subscriptionFlags) subscription(cmd *cobra.Command) *fanfarev1.Subscription {
@@ -96,10 +106,12 @@ func (f *subscriptionFlags) subscription(cmd *cobra.Command) *fanfarev1.Subscrip
 		BatchCount:    f.batchCount,
 		BatchBytes:    f.batchBytes,
 		BatchWait:     f.batchWait.value,
+		Signing:       f.signing.signing(),
 	}
 	if cmd.Flags().Changed("secret") {
 		subscription.Secret = &f.secret
 	}
+	f.meeting.fill(subscription)
 	return subscription
 }
 
@@ -250,7 +262,7 @@ types count for events published from now on.`,
 func changedFields(cmd *cobra.Command) *fieldmaskpb.FieldMask {
 	mask := &fieldmaskpb.FieldMask{}
 	cmd.Flags().Visit(func(flag *pflag.Flag) {
-		if field := subscriptionField(flag.Name); field != "" {
+		if field := subscriptionField(flag.Name); field != "" && !slices.Contains(mask.GetPaths(), field) {
 			mask.Paths = append(mask.Paths, field)
 		}
 	})
@@ -374,7 +386,12 @@ func subscriptionDetails(s *fanfarev1.Subscription) details {
 		{"Ordering", s.GetOrdering()},
 		{"Rate", rate(s)},
 		{"Batch", batching(s)},
+		{"Signature", signatureText(s)},
+		{"Authentication", authenticationText(s)},
+		{"Headers", headersText(s)},
+		{"Compression", s.GetCompression()},
 		{"Secret", s.GetSecret()},
+		{"Public keys", publicKeysText(s)},
 		{"Created", moment(s.GetCreateTime())},
 		{"Updated", moment(s.GetUpdateTime())},
 		{"Etag", s.GetEtag()},

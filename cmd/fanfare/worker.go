@@ -114,6 +114,7 @@ func (c *workerConfig) validate() error {
 		c.memberConfig.validate(workerHTTPAddress),
 		c.securityConfig.validate(),
 		c.sendingConfig.validate(),
+		c.egress.validate(),
 		c.etcd.validate(c.plainEngines()),
 	)
 }
@@ -130,7 +131,7 @@ func (c *workerConfig) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	n := &node{security: secured, policy: c.egress.policy(), leaseTTL: c.leaseTTL, logger: logger}
+	n := &node{security: secured, egress: c.egress, leaseTTL: c.leaseTTL, logger: logger}
 	if err := n.complete(); err != nil {
 		return err
 	}

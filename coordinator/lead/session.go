@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/fanfare-dev/fanfare/coordinator/dispatch"
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
@@ -191,15 +192,38 @@ func (s *session) endpoint(number ledger.Number, stored *linkv1.StoredSubscripti
 		Tenant:       stored.GetTenant(),
 		Subscription: stored.GetSubscription(),
 	}
-	for _, sealed := range stored.GetSealedSecrets() {
+	for i, sealed := range stored.GetSealedSecrets() {
 		secret, err := s.secrets.Open(sealed)
 		if err != nil { // it concerns this subscription only: without a secret nothing is sent
 			s.logger.Error("opening a secret", "subscription", stored.GetId(), "error", err)
 			continue
 		}
+		var ends int64
+		if all := stored.GetSecretExpireTimesUnixMs(); i < len(all) {
+			ends = all[i]
+		}
 		endpoint.Secrets = append(endpoint.Secrets, secret)
+		endpoint.SecretExpireTimesUnixMs = append(endpoint.SecretExpireTimesUnixMs, ends)
+	}
+	var err error
+	if endpoint.Credentials, err = credentials(s.secrets, stored); err != nil { // likewise: without them nothing is sent
+		s.logger.Error("opening credentials", "subscription", stored.GetId(), "error", err)
+		endpoint.Secrets = nil
 	}
 	return endpoint
+}
+
+// credentials opens what is masked in a subscription; nil if there is nothing.
+func credentials(secrets Opener, stored *linkv1.StoredSubscription) (*linkv1.Credentials, error) {
+	if len(stored.GetSealedCredentials()) == 0 {
+		return nil, nil //nolint:nilnil // a subscription without credentials is no error
+	}
+	encoded, err := secrets.Open(stored.GetSealedCredentials())
+	if err != nil {
+		return nil, err
+	}
+	opened := new(linkv1.Credentials)
+	return opened, proto.Unmarshal([]byte(encoded), opened)
 }
 
 // attach begins a session of a worker that has something in hand already.

@@ -132,7 +132,7 @@ func (s *Server) publish(ctx context.Context, parent string, events []*fanfarev1
 	if err != nil {
 		return nil, err
 	}
-	logged, err := logEvents(tenant, events, time.Now())
+	logged, err := logEvents(tenant, withTrace(ctx, events), time.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/fanfare-dev/fanfare/internal/openapi"
+	"github.com/fanfare-dev/fanfare/internal/tracing"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
@@ -46,6 +47,7 @@ func HTTP(ctx context.Context, config HTTPConfig) (http.Handler, error) {
 				next(w, r, path)
 			}
 		}),
+		runtime.WithIncomingHeaderMatcher(incomingHeader),
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{EmitDefaultValues: true},
 			UnmarshalOptions: protojson.UnmarshalOptions{},
@@ -77,6 +79,16 @@ func HTTP(ctx context.Context, config HTTPConfig) (http.Handler, error) {
 		mux.Handle("GET /metrics", config.Metrics)
 	}
 	return mux, nil
+}
+
+// incomingHeader says which headers of a request are passed on to the services,
+// and as which metadata: those that usually are, and the trace context.
+func incomingHeader(name string) (string, bool) {
+	switch lower := strings.ToLower(name); lower {
+	case tracing.Parent, tracing.State:
+		return lower, true
+	}
+	return runtime.DefaultHeaderMatcher(name)
 }
 
 // upperState lets the filter `state` be written in lower case as well.

@@ -65,11 +65,19 @@ type Sealer interface {
 	Seal(secret string) []byte
 }
 
+// Tester sends single events, outside of all deliveries.
+type Tester interface {
+	// Test sends the event of a dispatch to an endpoint, once, and tells what
+	// was sent and what came back.
+	Test(ctx context.Context, endpoint *linkv1.Endpoint, event *linkv1.Dispatch) *fanfarev1.SendTestResponse
+}
+
 // Config is what the API needs.
 type Config struct {
 	Directory Directory
 	History   history.Store
 	URLs      URLPolicy
+	Tester    Tester // nil: nothing can be sent from here
 	Secrets   Sealer
 	Logger    *slog.Logger
 	// Route brings what is about a partition to its leader; nil: all are led

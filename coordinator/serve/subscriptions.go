@@ -2,9 +2,7 @@ package serve
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/base64"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,7 +21,6 @@ import (
 	"github.com/fanfare-dev/fanfare/internal/history"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
-	"github.com/fanfare-dev/fanfare/signature"
 )
 
 // Limits of a subscription. They are part of the API: see
@@ -35,6 +32,7 @@ const (
 	maxWait        = 7 * 24 * time.Hour
 	minTimeout     = time.Second
 	maxTimeout     = 30 * time.Second
+	minPartTimeout = 100 * time.Millisecond // of connecting, of the TLS handshake
 )
 
 // defaultPayloadMode is what an empty payload mode means.
@@ -46,11 +44,11 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 	if err != nil {
 		return nil, err
 	}
-	wanted := cloneConfig(request.GetSubscription())
+	wanted := cloneConfig(proto.CloneOf(request.GetSubscription()))
 	if err := s.checkSubscription(wanted); err != nil {
 		return nil, within("subscription", err)
 	}
-	secret, err := secretOf(request.GetSubscription())
+	secret, err := secretOf(request.GetSubscription(), wanted)
 	if err != nil {
 		return nil, within("subscription", err)
 	}
@@ -67,8 +65,13 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 	}
 	wanted.CreateTime = timestamppb.Now()
 	wanted.UpdateTime = wanted.GetCreateTime()
-	stored := &linkv1.StoredSubscription{
-		Tenant: string(tenant), Id: id, Subscription: wanted, SealedSecrets: [][]byte{s.Secrets.Seal(secret)},
+	stored := &linkv1.StoredSubscription{Tenant: string(tenant), Id: id, Subscription: wanted}
+	s.keepSecrets(stored, []keptSecret{{sealed: s.Secrets.Seal(secret.Reveal()), public: secret.PublicKey().String()}})
+	if err := s.verify(ctx, stored); err != nil {
+		return nil, within("subscription", err)
+	}
+	if err := s.keepCredentials(stored); err != nil {
+		return nil, err
 	}
 	err = leader.Change(ctx, id, func(l *ledger.Ledger, next ledger.Number, record *linkv1.Record) error {
 		if tenant != DefaultTenant && l.Tenant(tenant) == nil {
@@ -81,7 +84,7 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 		return nil, err
 	}
 	created := show(stored)
-	created.Secret = &secret
+	created.Secret = new(secret.Reveal())
 	return created, nil
 }
 
@@ -148,6 +151,11 @@ func (s *Server) UpdateSubscription(ctx context.Context, request *fanfarev1.Upda
 	leader, err := s.leader(ctx, tenant)
 	if err != nil {
 		return nil, err
+	}
+	if paths["url"] {
+		if err := s.verifyMoved(ctx, leader, tenant, id, given, paths); err != nil {
+			return nil, within("subscription", err)
+		}
 	}
 	var updated *fanfarev1.Subscription
 	err = s.changeOne(ctx, leader, tenant, id, func(sub *ledger.Subscription, record *linkv1.Record) error {
@@ -234,35 +242,6 @@ func (s *Server) DeleteSubscription(ctx context.Context, request *fanfarev1.Dele
 	return &emptypb.Empty{}, err
 }
 
-// GetSubscriptionSecret implements SubscriptionService.
-func (s *Server) GetSubscriptionSecret(ctx context.Context, request *fanfarev1.GetSubscriptionSecretRequest) (*fanfarev1.SubscriptionSecret, error) {
-	name, ok := strings.CutSuffix(request.GetName(), "/secret")
-	if !ok {
-		return nil, invalid("name", "is %q; expected tenants/*/subscriptions/*/secret", request.GetName())
-	}
-	tenant, id, err := parseChild("name", name, "subscriptions")
-	if err != nil {
-		return nil, err
-	}
-	var sealed [][]byte
-	err = s.read(ctx, tenant, func(l *ledger.Ledger) {
-		if sub := l.SubscriptionByID(tenant, id); sub != nil {
-			sealed = sub.Stored.GetSealedSecrets()
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(sealed) == 0 {
-		return nil, notFound("subscription", name)
-	}
-	secret, err := s.Secrets.Open(sealed[0])
-	if err != nil {
-		return nil, err
-	}
-	return &fanfarev1.SubscriptionSecret{Name: request.GetName(), Secret: secret}, nil
-}
-
 // read runs f with the ledger of a tenant's partition.
 func (s *Server) read(ctx context.Context, tenant ledger.TenantID, f func(*ledger.Ledger)) error {
 	leader, err := s.leader(ctx, tenant)
@@ -287,6 +266,16 @@ func cloneConfig(given *fanfarev1.Subscription) *fanfarev1.Subscription {
 		BatchCount:    given.GetBatchCount(),
 		BatchBytes:    given.GetBatchBytes(),
 		BatchWait:     given.GetBatchWait(),
+		Signing:       given.GetSigning(),
+
+		Headers:          given.GetHeaders(),
+		Authentication:   given.GetAuthentication(),
+		Tls:              given.GetTls(),
+		ConnectTimeout:   given.GetConnectTimeout(),
+		TlsTimeout:       given.GetTlsTimeout(),
+		Compression:      given.GetCompression(),
+		OmitTraceContext: given.GetOmitTraceContext(),
+		Verification:     given.GetVerification(),
 	}
 }
 
@@ -315,7 +304,19 @@ func (s *Server) checkSubscription(sub *fanfarev1.Subscription) error {
 	if err := checkTimes(sub); err != nil {
 		return err
 	}
-	return checkSending(sub)
+	if err := checkSending(sub); err != nil {
+		return err
+	}
+	if err := checkSigning(sub.GetSigning()); err != nil {
+		return err
+	}
+	if sub.GetCompression() != "" && sub.GetCompression() != "gzip" {
+		return invalid("compression", "is %q; expected gzip, or nothing", sub.GetCompression())
+	}
+	if err := s.checkVerification(sub.GetVerification()); err != nil {
+		return err
+	}
+	return s.checkCredentials(sub)
 }
 
 // checkPatterns says what is wrong with a list of patterns of event types.
@@ -340,10 +341,23 @@ func checkTimes(sub *fanfarev1.Subscription) error {
 			return err
 		}
 	}
-	if sub.GetTimeout() == nil {
-		return nil
+	for _, timeout := range []struct {
+		field string
+		value *durationpb.Duration
+		least time.Duration
+	}{
+		{"timeout", sub.GetTimeout(), minTimeout},
+		{"connect_timeout", sub.GetConnectTimeout(), minPartTimeout},
+		{"tls_timeout", sub.GetTlsTimeout(), minPartTimeout},
+	} {
+		if timeout.value == nil {
+			continue
+		}
+		if err := checkDuration(timeout.field, timeout.value, timeout.least, maxTimeout); err != nil {
+			return err
+		}
 	}
-	return checkDuration("timeout", sub.GetTimeout(), minTimeout, maxTimeout)
+	return nil
 }
 
 func checkDuration(field string, d *durationpb.Duration, least, most time.Duration) error {
@@ -351,22 +365,6 @@ func checkDuration(field string, d *durationpb.Duration, least, most time.Durati
 		return invalid(field, "is %s; %s to %s are allowed", d.AsDuration(), least, most)
 	}
 	return nil
-}
-
-// secretOf returns the secret a client gave, or a new one.
-func secretOf(given *fanfarev1.Subscription) (string, error) {
-	if given.Secret == nil {
-		secret, err := signature.NewSecret(rand.Reader)
-		if err != nil {
-			return "", fmt.Errorf("making a secret: %w", err)
-		}
-		return secret.Reveal(), nil
-	}
-	secret, err := signature.ParseSecret(given.GetSecret())
-	if err != nil {
-		return "", invalid("secret", "is no secret: %s", err.Error())
-	}
-	return secret.Reveal(), nil
 }
 
 // updatable are the fields a client may change, with whether one is set.
@@ -385,6 +383,16 @@ func updatable(given *fanfarev1.Subscription) map[string]bool {
 		"batch_bytes":    given.GetBatchBytes() != 0,
 		"batch_wait":     given.GetBatchWait() != nil,
 		"secret":         given.Secret != nil,
+		"signing":        given.GetSigning() != nil,
+
+		"headers":            len(given.GetHeaders()) > 0,
+		"authentication":     given.GetAuthentication() != nil,
+		"tls":                given.GetTls() != nil,
+		"connect_timeout":    given.GetConnectTimeout() != nil,
+		"tls_timeout":        given.GetTlsTimeout() != nil,
+		"compression":        given.GetCompression() != "",
+		"omit_trace_context": given.GetOmitTraceContext(),
+		"verification":       given.GetVerification() != "",
 	}
 }
 
@@ -396,9 +404,10 @@ func maskOf(request *fanfarev1.UpdateSubscriptionRequest) (map[string]bool, erro
 	}
 	paths := make(map[string]bool)
 	for _, path := range request.GetUpdateMask().GetPaths() {
-		switch _, ok := known[path]; {
+		name := fieldOf(path)
+		switch _, ok := known[name]; {
 		case ok:
-			paths[path] = true
+			paths[name] = true
 		case path == "*":
 			for name := range known {
 				paths[name] = name != "secret" || known[name]
@@ -409,6 +418,17 @@ func maskOf(request *fanfarev1.UpdateSubscriptionRequest) (map[string]bool, erro
 		}
 	}
 	return paths, nil
+}
+
+// fieldOf returns the field that a path leads to. A path into one of those that
+// only make sense as a whole, which the REST gateway makes of them, stands for
+// all of it.
+func fieldOf(path string) string {
+	switch name, _, _ := strings.Cut(path, "."); name {
+	case "signing", "headers", "authentication", "tls":
+		return name
+	}
+	return path
 }
 
 // outputOnly reports whether a path leads to what only the server sets, which
@@ -427,7 +447,11 @@ func outputOnly(path string) bool {
 // updated returns a stored subscription with some fields changed.
 func (s *Server) updated(old *linkv1.StoredSubscription, given *fanfarev1.Subscription, paths map[string]bool) (*linkv1.StoredSubscription, error) {
 	stored := proto.CloneOf(old)
-	sub, from := stored.GetSubscription(), cloneConfig(given)
+	if err := s.unmask(stored); err != nil {
+		return nil, err
+	}
+	sub, from := stored.GetSubscription(), cloneConfig(proto.CloneOf(given))
+	fillMasked(from, sub)
 	if paths["url"] {
 		sub.Url = from.GetUrl()
 	}
@@ -447,25 +471,59 @@ func (s *Server) updated(old *linkv1.StoredSubscription, given *fanfarev1.Subscr
 		sub.Timeout = from.GetTimeout()
 	}
 	updateSending(sub, from, paths)
+	if paths["signing"] {
+		sub.Signing = from.GetSigning()
+	}
+	updateReceiving(sub, from, paths)
 	if err := s.checkSubscription(sub); err != nil {
 		return nil, err
 	}
-	if paths["secret"] {
-		secret, err := secretOf(given)
-		if err != nil {
+	if paths["secret"] || paths["signing"] {
+		if err := s.updateSecrets(stored, given, paths["secret"]); err != nil {
 			return nil, err
 		}
-		stored.SealedSecrets = [][]byte{s.Secrets.Seal(secret)}
 	}
-	// Times differ even where the clock stands still or goes back: they make
-	// the etag.
+	touch(sub)
+	return stored, s.keepCredentials(stored)
+}
+
+// updateReceiving takes over what decides how the endpoint is met.
+func updateReceiving(sub, from *fanfarev1.Subscription, paths map[string]bool) {
+	if paths["headers"] {
+		sub.Headers = from.GetHeaders()
+	}
+	if paths["authentication"] {
+		sub.Authentication = from.GetAuthentication()
+	}
+	if paths["tls"] {
+		sub.Tls = from.GetTls()
+	}
+	if paths["connect_timeout"] {
+		sub.ConnectTimeout = from.GetConnectTimeout()
+	}
+	if paths["tls_timeout"] {
+		sub.TlsTimeout = from.GetTlsTimeout()
+	}
+	if paths["compression"] {
+		sub.Compression = from.GetCompression()
+	}
+	if paths["omit_trace_context"] {
+		sub.OmitTraceContext = from.GetOmitTraceContext()
+	}
+	if paths["verification"] {
+		sub.Verification = from.GetVerification()
+	}
+}
+
+// touch makes the update time later than before: times differ even where the
+// clock stands still or goes back, since they make the etag.
+func touch(sub *fanfarev1.Subscription) {
 	before := sub.GetUpdateTime().AsTime()
 	if now := time.Now(); now.After(before) {
 		sub.UpdateTime = timestamppb.New(now)
 	} else {
 		sub.UpdateTime = timestamppb.New(before.Add(time.Nanosecond))
 	}
-	return stored, nil
 }
 
 // etagOf changes with every update, since the update time does.
@@ -487,6 +545,11 @@ func show(stored *linkv1.StoredSubscription) *fanfarev1.Subscription {
 	sub.Name = subscriptionName(ledger.TenantID(stored.GetTenant()), stored.GetId())
 	sub.Etag = etagOf(stored)
 	sub.State = fanfarev1.Subscription_ACTIVE
+	for _, kept := range secretsInForce(stored, time.Now()) {
+		if kept.public != "" {
+			sub.PublicKeys = append(sub.PublicKeys, kept.public)
+		}
+	}
 	return sub
 }
 

@@ -57,6 +57,8 @@ type world struct {
 	tenants       fanfarev1.TenantServiceClient
 	cluster       fanfarev1.ClusterServiceClient
 
+	tested testedEndpoint
+
 	ends []func() error // in the order of beginning
 }
 
@@ -94,7 +96,7 @@ func newWorld(t *testing.T) *world {
 			Clock:  cluster.MonotonicClock(),
 			Logger: logger,
 		},
-		Cluster: w.members, Logs: w.logs, History: store, Secrets: secrets, URLs: onlyHTTPS{}, Logger: logger,
+		Cluster: w.members, Logs: w.logs, History: store, Secrets: secrets, URLs: onlyHTTPS{}, Tester: &w.tested, Logger: logger,
 		Meter: measured.Meter(), Metrics: measured.Handler(), GRPC: onGRPC, HTTP: onHTTP,
 		Partitions: partitions, Slots: slots,
 		Engines: []*fanfarev1.Engine{{Name: "nats", Description: "memory", Sync: "never"}},

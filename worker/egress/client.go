@@ -9,8 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 )
 
 // What a Client does unless its Config says otherwise.
@@ -73,39 +79,150 @@ type Config struct {
 	// Dial replaces the network, for tests without sockets. The Policy then
 	// sees only hosts that are addresses: what a name leads to is up to Dial.
 	Dial DialFunc
+	// Proxy is the way to all endpoints; nil means that there is none. The
+	// environment is never asked for one.
+	Proxy *Proxy
+	// MeterProvider takes the client's metrics; nil takes none.
+	MeterProvider metric.MeterProvider
 }
 
 // Client sends requests to endpoints and keeps connections to them for the
 // next ones. It speaks HTTP/1.1 and HTTP/2, TLS from version 1.2 on, and takes
-// no proxy from the environment. It is safe for concurrent use.
+// a proxy from its Config only. It is safe for concurrent use.
 type Client struct {
-	policy    Policy
+	config    Config
+	dial      DialFunc // guarded
 	transport *http.Transport
+	requests  metric.Int64Counter
+	dials     metric.Int64Counter
+	open      metric.Int64UpDownCounter
 }
 
 // NewClient returns a Client. It does no work: connections are made as they
 // are needed.
 func NewClient(cfg Config) *Client {
+	c := &Client{config: cfg}
+	c.dial = cfg.guardedDial()
+	c.measure()
+	c.transport = c.newTransport(nil)
+	return c
+}
+
+// measure makes the client's metrics. How often a connection is used again is
+// what requests exceed connections by.
+func (c *Client) measure() {
+	provider := c.config.MeterProvider
+	if provider == nil {
+		provider = noop.NewMeterProvider()
+	}
+	meter := provider.Meter("github.com/fanfare-dev/fanfare/worker/egress")
+	var errs [3]error
+	c.requests, errs[0] = meter.Int64Counter("fanfare.egress.requests",
+		metric.WithDescription("Requests to endpoints."), metric.WithUnit("{request}"))
+	c.dials, errs[1] = meter.Int64Counter("fanfare.egress.connections",
+		metric.WithDescription("Connections made to endpoints, or not, by what came of it."), metric.WithUnit("{connection}"))
+	c.open, errs[2] = meter.Int64UpDownCounter("fanfare.egress.open_connections",
+		metric.WithDescription("Connections to endpoints that are open, in use or idle."), metric.WithUnit("{connection}"))
+	for _, err := range errs {
+		if err != nil {
+			otel.Handle(err) // of a name that cannot be; the instrument works all the same
+		}
+	}
+}
+
+// newTransport returns a transport for a Profile, which may be nil, with
+// connections of its own.
+func (c *Client) newTransport(p *Profile) *http.Transport {
+	cfg := c.config
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	return &Client{
-		policy: cfg.Policy,
-		transport: &http.Transport{
-			Proxy:                  nil, // a proxy would connect where the guard does not see it
-			DialContext:            cfg.dial(),
-			Protocols:              protocols,
-			HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
-			TLSClientConfig:        cfg.tls(),
-			TLSHandshakeTimeout:    positive(cfg.TLSHandshakeTimeout, DefaultTLSHandshakeTimeout),
-			IdleConnTimeout:        positive(cfg.IdleTimeout, DefaultIdleTimeout),
-			MaxIdleConns:           positive(cfg.MaxIdle, DefaultMaxIdle),
-			MaxIdleConnsPerHost:    positive(cfg.MaxIdlePerHost, DefaultMaxIdlePerHost),
-			MaxConnsPerHost:        positive(cfg.MaxConnsPerHost, DefaultMaxConnsPerHost),
-			MaxResponseHeaderBytes: positive(cfg.MaxResponseHeaderBytes, DefaultMaxResponseHeaderBytes),
-			DisableCompression:     true, // nobody wants the body enough to unpack it
-		},
+	config := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		RootCAs:            cfg.RootCAs,
+		ClientSessionCache: tls.NewLRUClientSessionCache(tlsSessions),
+		NextProtos:         []string{"h2", "http/1.1"},
 	}
+	if p != nil && p.RootCAs != nil {
+		config.RootCAs = p.RootCAs
+	}
+	if p != nil && p.Certificate != nil {
+		config.Certificates = []tls.Certificate{*p.Certificate}
+	}
+	return &http.Transport{
+		Proxy:       nil, // a Config.Proxy is asked where connections are made
+		DialContext: c.connect,
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return c.connectTLS(ctx, network, address, config)
+		},
+		Protocols:              protocols,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		TLSClientConfig:        config,
+		IdleConnTimeout:        positive(cfg.IdleTimeout, DefaultIdleTimeout),
+		MaxIdleConns:           positive(cfg.MaxIdle, DefaultMaxIdle),
+		MaxIdleConnsPerHost:    positive(cfg.MaxIdlePerHost, DefaultMaxIdlePerHost),
+		MaxConnsPerHost:        positive(cfg.MaxConnsPerHost, DefaultMaxConnsPerHost),
+		MaxResponseHeaderBytes: positive(cfg.MaxResponseHeaderBytes, DefaultMaxResponseHeaderBytes),
+		DisableCompression:     true, // nobody wants the body enough to unpack it
+	}
+}
+
+// connect makes a connection, and counts it.
+func (c *Client) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	timeout, _ := profileOf(ctx).timeouts()
+	limited, cancel := context.WithTimeout(ctx, positive(timeout, positive(c.config.DialTimeout, DefaultDialTimeout)))
+	defer cancel()
+	conn, err := c.dial(limited, network, address)
+	if err != nil {
+		c.dialled(ctx, err)
+		return nil, err
+	}
+	c.dialled(ctx, nil)
+	c.open.Add(ctx, 1)
+	return &countedConn{Conn: conn, closed: func() { c.open.Add(context.WithoutCancel(ctx), -1) }}, nil
+}
+
+func (c *Client) dialled(ctx context.Context, err error) {
+	result := "ok"
+	if err != nil {
+		result = string(Classify(err))
+	}
+	c.dials.Add(ctx, 1, metric.WithAttributes(attribute.String("result", result)))
+}
+
+// countedConn is a connection that says once when it is closed.
+type countedConn struct {
+	net.Conn
+	once   sync.Once
+	closed func()
+}
+
+// Close implements net.Conn.
+func (c *countedConn) Close() error {
+	c.once.Do(c.closed)
+	return c.Conn.Close()
+}
+
+// connectTLS makes a connection and does the TLS handshake on it.
+func (c *Client) connectTLS(ctx context.Context, network, address string, config *tls.Config) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, &DeniedError{Target: address, Reason: "it is not a host and port"}
+	}
+	conn, err := c.connect(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	_, timeout := profileOf(ctx).timeouts()
+	limited, cancel := context.WithTimeout(ctx, positive(timeout, positive(c.config.TLSHandshakeTimeout, DefaultTLSHandshakeTimeout)))
+	defer cancel()
+	config = config.Clone() // shares the sessions
+	config.ServerName = host
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(limited); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return secure, nil
 }
 
 // Do sends a request and returns the response, whatever its status: a redirect
@@ -121,16 +238,21 @@ func NewClient(cfg Config) *Client {
 func (c *Client) Do(req *http.Request) (*http.Response, error) {
 	// Checked again here, since the policy may be stricter than it was when
 	// the subscription was made.
-	if err := c.policy.checkScheme(req.URL.Scheme); err != nil {
+	err := c.config.Policy.checkScheme(req.URL.Scheme)
+	if err == nil {
+		err = c.config.Policy.CheckHost(req.URL.Hostname())
+	}
+	if err != nil {
 		if req.Body != nil {
 			err = errors.Join(err, req.Body.Close()) // as the transport would
 		}
 		return nil, err
 	}
+	c.requests.Add(req.Context(), 1)
 	// The transport itself and not an http.Client around it, which would
 	// follow redirects and put the URL, with what secrets it has, into every
 	// error.
-	return c.transport.RoundTrip(req)
+	return c.transportOf(profileOf(req.Context())).RoundTrip(req)
 }
 
 // CloseIdle closes the connections that no request uses just now.
@@ -138,30 +260,45 @@ func (c *Client) CloseIdle() {
 	c.transport.CloseIdleConnections()
 }
 
-// dial returns the function that makes connections, with the guard in it.
-func (cfg Config) dial() DialFunc {
-	timeout := positive(cfg.DialTimeout, DefaultDialTimeout)
+// guardedDial returns the function that makes connections, with the guard in
+// it. What it is called with bounds how long it takes.
+func (cfg Config) guardedDial() DialFunc {
+	if cfg.Proxy != nil {
+		return cfg.proxyDialer().connect
+	}
 	if cfg.Dial != nil {
-		return cfg.dialReplaced(timeout)
+		return cfg.dialReplaced()
 	}
 	dialer := &net.Dialer{
-		Timeout:        timeout,
 		Resolver:       cfg.Resolver,
 		ControlContext: cfg.Policy.control,
 	}
 	return dialer.DialContext
 }
 
+func (cfg Config) proxyDialer() *proxyDialer {
+	resolver := cfg.Resolver
+	if resolver == nil {
+		resolver = net.DefaultResolver
+	}
+	dial := cfg.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	return &proxyDialer{
+		proxy: cfg.Proxy, policy: cfg.Policy, lookup: resolver.LookupNetIP, dial: dial,
+		tls: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs, ServerName: cfg.Proxy.host},
+	}
+}
+
 // dialReplaced guards what can be guarded when the network is not ours.
-func (cfg Config) dialReplaced(timeout time.Duration) DialFunc {
+func (cfg Config) dialReplaced() DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		if target, err := netip.ParseAddrPort(address); err == nil {
 			if err := cfg.Policy.CheckAddr(target.Addr()); err != nil {
 				return nil, err
 			}
 		}
-		ctx, cancel := context.WithTimeout(ctx, timeout)
-		defer cancel()
 		return cfg.Dial(ctx, network, address)
 	}
 }
@@ -174,14 +311,6 @@ func (p Policy) control(_ context.Context, _, address string, _ syscall.RawConn)
 		return &DeniedError{Target: address, Reason: "it is not an address and port"}
 	}
 	return p.CheckAddr(target.Addr())
-}
-
-func (cfg Config) tls() *tls.Config {
-	return &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		RootCAs:            cfg.RootCAs,
-		ClientSessionCache: tls.NewLRUClientSessionCache(tlsSessions),
-	}
 }
 
 // positive returns value, or fallback if value is not positive.

@@ -18,8 +18,19 @@
 // address inside it: each of them arrives there as the address it really is,
 // and an address the check has not seen is never connected to. Connections are
 // kept alive, but each was dialled once, and so checked. Redirects, by which an
-// endpoint could send the worker elsewhere, are not followed, and a proxy,
-// which would do the resolving out of sight, is not used.
+// endpoint could send the worker elsewhere, are not followed.
+//
+// A proxy is used only if the Config names one, never because the environment
+// does. Names are resolved here then too, and the proxy is asked for a
+// connection to an address that was checked: it never hears a name, so it
+// cannot resolve one to something else. The price is that the worker needs DNS
+// where the proxy has it. The proxy's own address is the operator's choice and
+// is not checked.
+//
+// Beside the addresses there are lists of hosts (Policy.OnlyHosts, DenyHosts),
+// which are compared with the URL, when a subscription is made and at every
+// request. They say whom one wants to talk to; they are no protection against
+// where a name leads.
 //
 // What counts as public is a short list for IPv4, the IANA special-purpose
 // registry, and for IPv6 the reverse: only global unicast, less the parts of

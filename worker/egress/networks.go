@@ -16,6 +16,14 @@ type denied struct {
 // way to every IPv4 host, so it is judged by that address.
 var nat64 = netip.MustParsePrefix("64:ff9b::/96") //nolint:gochecknoglobals // a table that nobody writes to
 
+// The forms in which an IPv6 address carries an IPv4 address, beside nat64.
+var (
+	compatible = netip.MustParsePrefix("::/96")           //nolint:gochecknoglobals // a table that nobody writes to
+	translated = netip.MustParsePrefix("::ffff:0:0:0/96") //nolint:gochecknoglobals // likewise
+	sixToFour  = netip.MustParsePrefix("2002::/16")       //nolint:gochecknoglobals // likewise
+	teredo     = netip.MustParsePrefix("2001::/32")       //nolint:gochecknoglobals // likewise
+)
+
 // globalUnicast is the only part of IPv6 from which public addresses are
 // given out.
 var globalUnicast = netip.MustParsePrefix("2000::/3") //nolint:gochecknoglobals // a table that nobody writes to
@@ -31,6 +39,8 @@ var onlyAlone = []denied{ //nolint:gochecknoglobals // a table that nobody write
 	{netip.MustParsePrefix("100.100.100.200/32"), metadata},     // Alibaba
 	{netip.MustParsePrefix("192.0.0.192/32"), metadata},         // Oracle
 	{netip.MustParsePrefix("168.63.129.16/32"), metadata},       // Azure's host, on a public address
+	{netip.MustParsePrefix("169.254.0.23/32"), metadata},        // Tencent
+	{netip.MustParsePrefix("169.254.42.42/32"), metadata},       // Scaleway
 	{netip.MustParsePrefix("fd00:ec2::254/128"), metadata},      // AWS
 	{netip.MustParsePrefix("fd00:ec2::23/128"), metadata},       // AWS EKS: credentials
 	{netip.MustParsePrefix("fd20:ce::254/128"), metadata},       // Google
@@ -55,8 +65,11 @@ var notPublic = []denied{ //nolint:gochecknoglobals // a table that nobody write
 	{netip.MustParsePrefix("172.16.0.0/12"), private},
 	{netip.MustParsePrefix("192.0.0.0/24"), "it is reserved for protocols (RFC 6890)"},
 	{netip.MustParsePrefix("192.0.2.0/24"), documentation},
+	{netip.MustParsePrefix("192.31.196.0/24"), "it is the AS112 service (RFC 7535)"},
+	{netip.MustParsePrefix("192.52.193.0/24"), "it is for multicast relays (RFC 7450)"},
 	{netip.MustParsePrefix("192.88.99.0/24"), "it is a 6to4 relay (RFC 7526)"},
 	{netip.MustParsePrefix("192.168.0.0/16"), private},
+	{netip.MustParsePrefix("192.175.48.0/24"), "it is the AS112 service (RFC 7534)"},
 	{netip.MustParsePrefix("198.18.0.0/15"), "it is a network for benchmarks (RFC 2544)"},
 	{netip.MustParsePrefix("198.51.100.0/24"), documentation},
 	{netip.MustParsePrefix("203.0.113.0/24"), documentation},
@@ -73,6 +86,7 @@ var notPublic = []denied{ //nolint:gochecknoglobals // a table that nobody write
 	{netip.MustParsePrefix("2001::/32"), tunnel + " (Teredo, RFC 4380)"},
 	{netip.MustParsePrefix("2001::/23"), "it is reserved for protocols (RFC 2928)"},
 	{netip.MustParsePrefix("2001:db8::/32"), documentation},
+	{netip.MustParsePrefix("2620:4f:8000::/48"), "it is the AS112 service (RFC 7534)"},
 	{netip.MustParsePrefix("2002::/16"), tunnel + " (6to4, RFC 3056)"},
 	{netip.MustParsePrefix("3fff::/20"), documentation},
 	{netip.MustParsePrefix("fc00::/7"), "it is a private network (unique local, RFC 4193)"},

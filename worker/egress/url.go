@@ -63,7 +63,10 @@ func (p Policy) checkURL(raw string) error {
 	if err := checkPort(u); err != nil {
 		return err
 	}
-	return p.checkHost(u)
+	if err := p.checkHost(u); err != nil {
+		return err
+	}
+	return p.CheckHost(u.Hostname())
 }
 
 // parseCause returns what url.Parse complains about, without the URL.

@@ -52,7 +52,9 @@ type Event struct {
 	// Events with equal keys belong in order. At most 256 bytes.
 	OrderingKey string `protobuf:"bytes,10,opt,name=ordering_key,json=orderingKey,proto3" json:"ordering_key,omitempty"`
 	// CloudEvents extension attributes: names are 1-20 lower-case letters or
-	// digits, values at most 1,024 bytes; at most 32 of them.
+	// digits, values at most 1,024 bytes; at most 32 of them. `traceparent` and
+	// `tracestate`, if not given, are those of the call's metadata or headers,
+	// if it has them: they are passed on to receivers as headers of that name.
 	Extensions map[string]string `protobuf:"bytes,11,rep,name=extensions,proto3" json:"extensions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// When the event became durable.
 	PublishTime   *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`

@@ -109,8 +109,12 @@ type Subscription struct {
 	// How long one attempt may take, from connecting to the end of the answer:
 	// 1 s to 30 s; 15 s if absent.
 	Timeout *durationpb.Duration `protobuf:"bytes,7,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// Signing secret, `whsec_` and 24 to 64 bytes in base64. Made if not given.
-	// Only in the answers to Create and GetSubscriptionSecret.
+	// Signing secret. Standard Webhooks takes `whsec_` and 24 to 64 bytes in
+	// base64, or `whsk_` and a private ed25519 key in base64; the other schemes
+	// take 16 to 256 characters of visible ASCII, which are the key as they
+	// stand. Made if not given. Only in the answers to Create and
+	// GetSubscriptionSecret. To set another one ends the old one at once:
+	// RotateSubscriptionSecret does not.
 	Secret     *string                `protobuf:"bytes,8,opt,name=secret,proto3,oneof" json:"secret,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
@@ -154,7 +158,38 @@ type Subscription struct {
 	// 1,048,576 if 0. A single event may have more.
 	BatchBytes uint32 `protobuf:"varint,44,opt,name=batch_bytes,json=batchBytes,proto3" json:"batch_bytes,omitempty"`
 	// How long the first event waits for others: 0 to 60 s; 1 s if absent.
-	BatchWait     *durationpb.Duration `protobuf:"bytes,45,opt,name=batch_wait,json=batchWait,proto3" json:"batch_wait,omitempty"`
+	BatchWait *durationpb.Duration `protobuf:"bytes,45,opt,name=batch_wait,json=batchWait,proto3" json:"batch_wait,omitempty"`
+	// How requests are signed; by Standard Webhooks if absent.
+	Signing *Signing `protobuf:"bytes,20,opt,name=signing,proto3" json:"signing,omitempty"`
+	// `whpk_…`: what a receiver verifies v1a signatures with, newest first.
+	PublicKeys []string `protobuf:"bytes,21,rep,name=public_keys,json=publicKeys,proto3" json:"public_keys,omitempty"`
+	// Headers that every request has: at most 20, with values of at most 4,096
+	// bytes. Refused are those that HTTP, the signature or the payload mode need
+	// for themselves. Values are secrets: answers show `***`. In an update `***`
+	// stands for the value there is.
+	Headers map[string]string `protobuf:"bytes,22,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How requests prove to the endpoint, beside the signature, who sends them.
+	Authentication *Authentication `protobuf:"bytes,23,opt,name=authentication,proto3" json:"authentication,omitempty"`
+	// Certificates, where the endpoint's or ours are not the usual ones.
+	Tls *TlsOptions `protobuf:"bytes,24,opt,name=tls,proto3" json:"tls,omitempty"`
+	// How long resolving the name and connecting may take, and how long the TLS
+	// handshake: 100 ms to 30 s; 10 s each if absent. timeout bounds all.
+	ConnectTimeout *durationpb.Duration `protobuf:"bytes,25,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
+	TlsTimeout     *durationpb.Duration `protobuf:"bytes,26,opt,name=tls_timeout,json=tlsTimeout,proto3" json:"tls_timeout,omitempty"`
+	// `gzip`: bodies of 1,024 bytes or more are compressed, with
+	// `content-encoding: gzip`. What is signed is what is sent: the compressed
+	// bytes. Empty: bodies are sent as they are.
+	Compression string `protobuf:"bytes,27,opt,name=compression,proto3" json:"compression,omitempty"`
+	// Do not send the traceparent and tracestate that the event was published
+	// with.
+	OmitTraceContext bool `protobuf:"varint,28,opt,name=omit_trace_context,json=omitTraceContext,proto3" json:"omit_trace_context,omitempty"`
+	// What the endpoint must do before the subscription is created, or moved to
+	// another url: `challenge`: answer 2xx to a signed event of the type
+	// `fanfare.challenge`, with the event's data.challenge as the whole body or
+	// as the member `challenge` of a JSON object; `ping`: answer 2xx to a signed
+	// event of the type `fanfare.ping`. Empty: nothing. FAILED_PRECONDITION says
+	// what it did instead.
+	Verification  string `protobuf:"bytes,30,opt,name=verification,proto3" json:"verification,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -336,6 +371,588 @@ func (x *Subscription) GetBatchWait() *durationpb.Duration {
 	return nil
 }
 
+func (x *Subscription) GetSigning() *Signing {
+	if x != nil {
+		return x.Signing
+	}
+	return nil
+}
+
+func (x *Subscription) GetPublicKeys() []string {
+	if x != nil {
+		return x.PublicKeys
+	}
+	return nil
+}
+
+func (x *Subscription) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Subscription) GetAuthentication() *Authentication {
+	if x != nil {
+		return x.Authentication
+	}
+	return nil
+}
+
+func (x *Subscription) GetTls() *TlsOptions {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *Subscription) GetConnectTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.ConnectTimeout
+	}
+	return nil
+}
+
+func (x *Subscription) GetTlsTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.TlsTimeout
+	}
+	return nil
+}
+
+func (x *Subscription) GetCompression() string {
+	if x != nil {
+		return x.Compression
+	}
+	return ""
+}
+
+func (x *Subscription) GetOmitTraceContext() bool {
+	if x != nil {
+		return x.OmitTraceContext
+	}
+	return false
+}
+
+func (x *Subscription) GetVerification() string {
+	if x != nil {
+		return x.Verification
+	}
+	return ""
+}
+
+// Authentication is one way to prove who sends a request. Secrets in it are
+// kept encrypted and shown as `***`; in an update `***` stands for the one
+// there is.
+type Authentication struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exactly one of them.
+	//
+	// Types that are valid to be assigned to Method:
+	//
+	//	*Authentication_Basic
+	//	*Authentication_Bearer
+	//	*Authentication_Oauth2
+	Method        isAuthentication_Method `protobuf_oneof:"method"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authentication) Reset() {
+	*x = Authentication{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authentication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authentication) ProtoMessage() {}
+
+func (x *Authentication) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authentication.ProtoReflect.Descriptor instead.
+func (*Authentication) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Authentication) GetMethod() isAuthentication_Method {
+	if x != nil {
+		return x.Method
+	}
+	return nil
+}
+
+func (x *Authentication) GetBasic() *BasicAuthentication {
+	if x != nil {
+		if x, ok := x.Method.(*Authentication_Basic); ok {
+			return x.Basic
+		}
+	}
+	return nil
+}
+
+func (x *Authentication) GetBearer() *BearerAuthentication {
+	if x != nil {
+		if x, ok := x.Method.(*Authentication_Bearer); ok {
+			return x.Bearer
+		}
+	}
+	return nil
+}
+
+func (x *Authentication) GetOauth2() *Oauth2Authentication {
+	if x != nil {
+		if x, ok := x.Method.(*Authentication_Oauth2); ok {
+			return x.Oauth2
+		}
+	}
+	return nil
+}
+
+type isAuthentication_Method interface {
+	isAuthentication_Method()
+}
+
+type Authentication_Basic struct {
+	Basic *BasicAuthentication `protobuf:"bytes,1,opt,name=basic,proto3,oneof"`
+}
+
+type Authentication_Bearer struct {
+	Bearer *BearerAuthentication `protobuf:"bytes,2,opt,name=bearer,proto3,oneof"`
+}
+
+type Authentication_Oauth2 struct {
+	Oauth2 *Oauth2Authentication `protobuf:"bytes,3,opt,name=oauth2,proto3,oneof"`
+}
+
+func (*Authentication_Basic) isAuthentication_Method() {}
+
+func (*Authentication_Bearer) isAuthentication_Method() {}
+
+func (*Authentication_Oauth2) isAuthentication_Method() {}
+
+// BasicAuthentication is RFC 7617.
+type BasicAuthentication struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 256 bytes, no colon.
+	Username string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	// At most 1,024 bytes.
+	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BasicAuthentication) Reset() {
+	*x = BasicAuthentication{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BasicAuthentication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BasicAuthentication) ProtoMessage() {}
+
+func (x *BasicAuthentication) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BasicAuthentication.ProtoReflect.Descriptor instead.
+func (*BasicAuthentication) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *BasicAuthentication) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *BasicAuthentication) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+// BearerAuthentication is RFC 6750.
+type BearerAuthentication struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 4,096 bytes of visible ASCII.
+	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BearerAuthentication) Reset() {
+	*x = BearerAuthentication{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BearerAuthentication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BearerAuthentication) ProtoMessage() {}
+
+func (x *BearerAuthentication) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BearerAuthentication.ProtoReflect.Descriptor instead.
+func (*BearerAuthentication) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *BearerAuthentication) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// Oauth2Authentication gets its tokens by client credentials (RFC 6749,
+// section 4.4). A token is kept until shortly before it expires. If the
+// endpoint answers 401 to one that was kept, a new one is fetched and the
+// request is made once more.
+type Oauth2Authentication struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where tokens come from. The rules of url hold.
+	TokenUrl string `protobuf:"bytes,1,opt,name=token_url,json=tokenUrl,proto3" json:"token_url,omitempty"`
+	// At most 256 bytes.
+	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// At most 1,024 bytes.
+	ClientSecret string `protobuf:"bytes,3,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
+	// At most 20, of at most 256 bytes each.
+	Scopes []string `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// Further parameters of the request for a token, as `audience`: at most 10,
+	// of at most 1,024 bytes each.
+	Parameters    map[string]string `protobuf:"bytes,5,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Oauth2Authentication) Reset() {
+	*x = Oauth2Authentication{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Oauth2Authentication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Oauth2Authentication) ProtoMessage() {}
+
+func (x *Oauth2Authentication) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Oauth2Authentication.ProtoReflect.Descriptor instead.
+func (*Oauth2Authentication) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Oauth2Authentication) GetTokenUrl() string {
+	if x != nil {
+		return x.TokenUrl
+	}
+	return ""
+}
+
+func (x *Oauth2Authentication) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *Oauth2Authentication) GetClientSecret() string {
+	if x != nil {
+		return x.ClientSecret
+	}
+	return ""
+}
+
+func (x *Oauth2Authentication) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *Oauth2Authentication) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+// TlsOptions are certificates in PEM, at most 32 KiB each.
+type TlsOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is shown to an endpoint that asks for it (mTLS): the certificate, and
+	// those between it and its authority.
+	ClientCertificate string `protobuf:"bytes,1,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
+	// Its private key. Kept encrypted and shown as `***`.
+	ClientKey string `protobuf:"bytes,2,opt,name=client_key,json=clientKey,proto3" json:"client_key,omitempty"`
+	// The authorities trusted for this endpoint, and no others; the system's if
+	// empty.
+	CaCertificates string `protobuf:"bytes,3,opt,name=ca_certificates,json=caCertificates,proto3" json:"ca_certificates,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *TlsOptions) Reset() {
+	*x = TlsOptions{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TlsOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TlsOptions) ProtoMessage() {}
+
+func (x *TlsOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TlsOptions.ProtoReflect.Descriptor instead.
+func (*TlsOptions) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TlsOptions) GetClientCertificate() string {
+	if x != nil {
+		return x.ClientCertificate
+	}
+	return ""
+}
+
+func (x *TlsOptions) GetClientKey() string {
+	if x != nil {
+		return x.ClientKey
+	}
+	return ""
+}
+
+func (x *TlsOptions) GetCaCertificates() string {
+	if x != nil {
+		return x.CaCertificates
+	}
+	return ""
+}
+
+// Signing is how the requests of a subscription are signed.
+type Signing struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `standard` (the default): Standard Webhooks, v1, HMAC-SHA256;
+	// `standard-ed25519`: Standard Webhooks, v1a, with a private key that only
+	// the cluster has, so that receivers need no secret;
+	// `github`: X-Hub-Signature-256;
+	// `stripe`: Stripe-Signature, with t= and v1=;
+	// `hmac`: as hmac says.
+	// All send webhook-id and webhook-timestamp too.
+	Scheme string `protobuf:"bytes,1,opt,name=scheme,proto3" json:"scheme,omitempty"`
+	// Of `hmac`.
+	Hmac          *HmacSigning `protobuf:"bytes,2,opt,name=hmac,proto3" json:"hmac,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Signing) Reset() {
+	*x = Signing{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Signing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Signing) ProtoMessage() {}
+
+func (x *Signing) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Signing.ProtoReflect.Descriptor instead.
+func (*Signing) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Signing) GetScheme() string {
+	if x != nil {
+		return x.Scheme
+	}
+	return ""
+}
+
+func (x *Signing) GetHmac() *HmacSigning {
+	if x != nil {
+		return x.Hmac
+	}
+	return nil
+}
+
+// HmacSigning is a signature scheme of a receiver's own.
+type HmacSigning struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The header with the signature: at most 64 letters, digits, `-`, `_`.
+	// While several secrets are in force, the newest signs there, and the older
+	// ones in this header with `-Previous` behind its name.
+	Header string `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	// `sha1`, `sha256` (the default), `sha384` or `sha512`.
+	Algorithm string `protobuf:"bytes,2,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	// `hex` (the default) or `base64`.
+	Encoding string `protobuf:"bytes,3,opt,name=encoding,proto3" json:"encoding,omitempty"`
+	// Comes before the signature, as `sha256=`. At most 64 characters.
+	Prefix string `protobuf:"bytes,4,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// A header that gets the time of the attempt in Unix seconds.
+	TimestampHeader string `protobuf:"bytes,5,opt,name=timestamp_header,json=timestampHeader,proto3" json:"timestamp_header,omitempty"`
+	// What is signed: a text in which `{id}`, `{timestamp}` and `{body}` stand
+	// for webhook-id, the timestamp and the body; `{body}` if empty. At most 256
+	// characters.
+	Content       string `protobuf:"bytes,6,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HmacSigning) Reset() {
+	*x = HmacSigning{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HmacSigning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HmacSigning) ProtoMessage() {}
+
+func (x *HmacSigning) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HmacSigning.ProtoReflect.Descriptor instead.
+func (*HmacSigning) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HmacSigning) GetHeader() string {
+	if x != nil {
+		return x.Header
+	}
+	return ""
+}
+
+func (x *HmacSigning) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *HmacSigning) GetEncoding() string {
+	if x != nil {
+		return x.Encoding
+	}
+	return ""
+}
+
+func (x *HmacSigning) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *HmacSigning) GetTimestampHeader() string {
+	if x != nil {
+		return x.TimestampHeader
+	}
+	return ""
+}
+
+func (x *HmacSigning) GetContent() string {
+	if x != nil {
+		return x.Content
+	}
+	return ""
+}
+
 // SubscriptionHealth is what the cluster knows of an endpoint just now.
 type SubscriptionHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -361,7 +978,7 @@ type SubscriptionHealth struct {
 
 func (x *SubscriptionHealth) Reset() {
 	*x = SubscriptionHealth{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -373,7 +990,7 @@ func (x *SubscriptionHealth) String() string {
 func (*SubscriptionHealth) ProtoMessage() {}
 
 func (x *SubscriptionHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -386,7 +1003,7 @@ func (x *SubscriptionHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionHealth.ProtoReflect.Descriptor instead.
 func (*SubscriptionHealth) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{1}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SubscriptionHealth) GetOutstandingCount() int64 {
@@ -449,7 +1066,7 @@ type CreateSubscriptionRequest struct {
 
 func (x *CreateSubscriptionRequest) Reset() {
 	*x = CreateSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +1078,7 @@ func (x *CreateSubscriptionRequest) String() string {
 func (*CreateSubscriptionRequest) ProtoMessage() {}
 
 func (x *CreateSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +1091,7 @@ func (x *CreateSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*CreateSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateSubscriptionRequest) GetParent() string {
@@ -501,7 +1118,7 @@ type GetSubscriptionRequest struct {
 
 func (x *GetSubscriptionRequest) Reset() {
 	*x = GetSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -513,7 +1130,7 @@ func (x *GetSubscriptionRequest) String() string {
 func (*GetSubscriptionRequest) ProtoMessage() {}
 
 func (x *GetSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -526,7 +1143,7 @@ func (x *GetSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*GetSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{3}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetSubscriptionRequest) GetName() string {
@@ -550,7 +1167,7 @@ type ListSubscriptionsRequest struct {
 
 func (x *ListSubscriptionsRequest) Reset() {
 	*x = ListSubscriptionsRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -562,7 +1179,7 @@ func (x *ListSubscriptionsRequest) String() string {
 func (*ListSubscriptionsRequest) ProtoMessage() {}
 
 func (x *ListSubscriptionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -575,7 +1192,7 @@ func (x *ListSubscriptionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscriptionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSubscriptionsRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{4}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListSubscriptionsRequest) GetParent() string {
@@ -610,7 +1227,7 @@ type ListSubscriptionsResponse struct {
 
 func (x *ListSubscriptionsResponse) Reset() {
 	*x = ListSubscriptionsResponse{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +1239,7 @@ func (x *ListSubscriptionsResponse) String() string {
 func (*ListSubscriptionsResponse) ProtoMessage() {}
 
 func (x *ListSubscriptionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +1252,7 @@ func (x *ListSubscriptionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscriptionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSubscriptionsResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListSubscriptionsResponse) GetSubscriptions() []*Subscription {
@@ -657,8 +1274,13 @@ type UpdateSubscriptionRequest struct {
 	// The subscription, by name, with its new values.
 	Subscription *Subscription `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	// Which fields to change: url, event_types, description, payload_mode,
-	// retry_schedule, timeout, secret, ordering,
-	// rate, burst, batch_count, batch_bytes, batch_wait. If absent: those that are set.
+	// retry_schedule, timeout, secret, ordering, rate, burst, batch_count,
+	// batch_bytes, batch_wait, signing, headers, authentication, tls,
+	// connect_timeout, tls_timeout, compression, omit_trace_context,
+	// verification. If absent: those that are set. A path into signing, headers,
+	// authentication or tls stands for all of it.
+	// With another signing.scheme that cannot use the secret there is, and no
+	// secret, a new one is made: GetSubscriptionSecret shows it.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -666,7 +1288,7 @@ type UpdateSubscriptionRequest struct {
 
 func (x *UpdateSubscriptionRequest) Reset() {
 	*x = UpdateSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +1300,7 @@ func (x *UpdateSubscriptionRequest) String() string {
 func (*UpdateSubscriptionRequest) ProtoMessage() {}
 
 func (x *UpdateSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +1313,7 @@ func (x *UpdateSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{6}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateSubscriptionRequest) GetSubscription() *Subscription {
@@ -720,7 +1342,7 @@ type DeleteSubscriptionRequest struct {
 
 func (x *DeleteSubscriptionRequest) Reset() {
 	*x = DeleteSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +1354,7 @@ func (x *DeleteSubscriptionRequest) String() string {
 func (*DeleteSubscriptionRequest) ProtoMessage() {}
 
 func (x *DeleteSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +1367,7 @@ func (x *DeleteSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{7}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteSubscriptionRequest) GetName() string {
@@ -772,7 +1394,7 @@ type PauseSubscriptionRequest struct {
 
 func (x *PauseSubscriptionRequest) Reset() {
 	*x = PauseSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +1406,7 @@ func (x *PauseSubscriptionRequest) String() string {
 func (*PauseSubscriptionRequest) ProtoMessage() {}
 
 func (x *PauseSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +1419,7 @@ func (x *PauseSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*PauseSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PauseSubscriptionRequest) GetName() string {
@@ -819,7 +1441,7 @@ type ResumeSubscriptionRequest struct {
 
 func (x *ResumeSubscriptionRequest) Reset() {
 	*x = ResumeSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +1453,7 @@ func (x *ResumeSubscriptionRequest) String() string {
 func (*ResumeSubscriptionRequest) ProtoMessage() {}
 
 func (x *ResumeSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +1466,7 @@ func (x *ResumeSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*ResumeSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{9}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResumeSubscriptionRequest) GetName() string {
@@ -871,7 +1493,7 @@ type GetSubscriptionSecretRequest struct {
 
 func (x *GetSubscriptionSecretRequest) Reset() {
 	*x = GetSubscriptionSecretRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1505,7 @@ func (x *GetSubscriptionSecretRequest) String() string {
 func (*GetSubscriptionSecretRequest) ProtoMessage() {}
 
 func (x *GetSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1518,7 @@ func (x *GetSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSubscriptionSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSubscriptionSecretRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{10}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetSubscriptionSecretRequest) GetName() string {
@@ -911,15 +1533,17 @@ type SubscriptionSecret struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}/subscriptions/{subscription}/secret.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// `whsec_…`
-	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// The newest: `whsec_…`, `whsk_…`, or the text that was given.
+	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// All that sign now, newest first.
+	Secrets       []*ActiveSecret `protobuf:"bytes,3,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubscriptionSecret) Reset() {
 	*x = SubscriptionSecret{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1555,7 @@ func (x *SubscriptionSecret) String() string {
 func (*SubscriptionSecret) ProtoMessage() {}
 
 func (x *SubscriptionSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1568,7 @@ func (x *SubscriptionSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionSecret.ProtoReflect.Descriptor instead.
 func (*SubscriptionSecret) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{11}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SubscriptionSecret) GetName() string {
@@ -961,12 +1585,584 @@ func (x *SubscriptionSecret) GetSecret() string {
 	return ""
 }
 
+func (x *SubscriptionSecret) GetSecrets() []*ActiveSecret {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+// ActiveSecret is a secret that signs.
+type ActiveSecret struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Secret string                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	// `whpk_…`, of a `whsk_…`.
+	PublicKey string `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// When it ends; absent of the newest.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActiveSecret) Reset() {
+	*x = ActiveSecret{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActiveSecret) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActiveSecret) ProtoMessage() {}
+
+func (x *ActiveSecret) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActiveSecret.ProtoReflect.Descriptor instead.
+func (*ActiveSecret) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ActiveSecret) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *ActiveSecret) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *ActiveSecret) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+type RotateSubscriptionSecretRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/subscriptions/{subscription}/secret.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The new secret, of a kind that the scheme takes. Made if not given. With
+	// Standard Webhooks a `whsk_…` may follow a `whsec_…` and the reverse: both
+	// kinds then sign.
+	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// How long the present secrets go on signing: 0 s to 7 days; 24 h if absent.
+	// One that is to end sooner still does.
+	Grace         *durationpb.Duration `protobuf:"bytes,3,opt,name=grace,proto3" json:"grace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateSubscriptionSecretRequest) Reset() {
+	*x = RotateSubscriptionSecretRequest{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSubscriptionSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSubscriptionSecretRequest) ProtoMessage() {}
+
+func (x *RotateSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSubscriptionSecretRequest.ProtoReflect.Descriptor instead.
+func (*RotateSubscriptionSecretRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RotateSubscriptionSecretRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RotateSubscriptionSecretRequest) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *RotateSubscriptionSecretRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+type SendTestRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/subscriptions/{subscription}.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The event's type, of any kind; `fanfare.test` if empty.
+	EventType string `protobuf:"bytes,2,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
+	// The event's data; `{"test":true}` if empty.
+	Data []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	// Media type of data; `application/json` if empty.
+	DataContentType string `protobuf:"bytes,4,opt,name=data_content_type,json=dataContentType,proto3" json:"data_content_type,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *SendTestRequest) Reset() {
+	*x = SendTestRequest{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendTestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendTestRequest) ProtoMessage() {}
+
+func (x *SendTestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendTestRequest.ProtoReflect.Descriptor instead.
+func (*SendTestRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SendTestRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SendTestRequest) GetEventType() string {
+	if x != nil {
+		return x.EventType
+	}
+	return ""
+}
+
+func (x *SendTestRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *SendTestRequest) GetDataContentType() string {
+	if x != nil {
+		return x.DataContentType
+	}
+	return ""
+}
+
+// SendTestResponse is one request and its answer. Credentials in it are `***`.
+type SendTestResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	EventId        string                 `protobuf:"bytes,1,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	Url            string                 `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	RequestHeaders map[string]string      `protobuf:"bytes,3,rep,name=request_headers,json=requestHeaders,proto3" json:"request_headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	RequestBody    []byte                 `protobuf:"bytes,4,opt,name=request_body,json=requestBody,proto3" json:"request_body,omitempty"`
+	// How long it took, to the end of the answer.
+	Latency *durationpb.Duration `protobuf:"bytes,5,opt,name=latency,proto3" json:"latency,omitempty"`
+	// HTTP status; 0 if there was no answer.
+	StatusCode      int32             `protobuf:"varint,6,opt,name=status_code,json=statusCode,proto3" json:"status_code,omitempty"`
+	ResponseHeaders map[string]string `protobuf:"bytes,7,rep,name=response_headers,json=responseHeaders,proto3" json:"response_headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// At most 4 KiB.
+	ResponseBody []byte `protobuf:"bytes,8,opt,name=response_body,json=responseBody,proto3" json:"response_body,omitempty"`
+	// As of an attempt; empty if it would have been delivered.
+	ErrorClass    string `protobuf:"bytes,9,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
+	Error         string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendTestResponse) Reset() {
+	*x = SendTestResponse{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendTestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendTestResponse) ProtoMessage() {}
+
+func (x *SendTestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendTestResponse.ProtoReflect.Descriptor instead.
+func (*SendTestResponse) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SendTestResponse) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *SendTestResponse) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *SendTestResponse) GetRequestHeaders() map[string]string {
+	if x != nil {
+		return x.RequestHeaders
+	}
+	return nil
+}
+
+func (x *SendTestResponse) GetRequestBody() []byte {
+	if x != nil {
+		return x.RequestBody
+	}
+	return nil
+}
+
+func (x *SendTestResponse) GetLatency() *durationpb.Duration {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+func (x *SendTestResponse) GetStatusCode() int32 {
+	if x != nil {
+		return x.StatusCode
+	}
+	return 0
+}
+
+func (x *SendTestResponse) GetResponseHeaders() map[string]string {
+	if x != nil {
+		return x.ResponseHeaders
+	}
+	return nil
+}
+
+func (x *SendTestResponse) GetResponseBody() []byte {
+	if x != nil {
+		return x.ResponseBody
+	}
+	return nil
+}
+
+func (x *SendTestResponse) GetErrorClass() string {
+	if x != nil {
+		return x.ErrorClass
+	}
+	return ""
+}
+
+func (x *SendTestResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type ListSigningKeysRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Only this subscription's: `sub_…` or its whole name.
+	Subscription string `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// At most those of so many subscriptions; 50 if 0; 1,000 at the most.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSigningKeysRequest) Reset() {
+	*x = ListSigningKeysRequest{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSigningKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSigningKeysRequest) ProtoMessage() {}
+
+func (x *ListSigningKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSigningKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListSigningKeysRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListSigningKeysRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ListSigningKeysRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *ListSigningKeysRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListSigningKeysRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListSigningKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  []*SigningKey          `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSigningKeysResponse) Reset() {
+	*x = ListSigningKeysResponse{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSigningKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSigningKeysResponse) ProtoMessage() {}
+
+func (x *ListSigningKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSigningKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListSigningKeysResponse) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListSigningKeysResponse) GetKeys() []*SigningKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ListSigningKeysResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// SigningKey is a public key as a JSON Web Key has it, and some more.
+type SigningKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `OKP`.
+	Kty string `protobuf:"bytes,1,opt,name=kty,proto3" json:"kty,omitempty"`
+	// `Ed25519`.
+	Crv string `protobuf:"bytes,2,opt,name=crv,proto3" json:"crv,omitempty"`
+	// The key's 32 bytes in base64url.
+	X string `protobuf:"bytes,3,opt,name=x,proto3" json:"x,omitempty"`
+	// Names the key: its thumbprint (RFC 7638).
+	Kid string `protobuf:"bytes,4,opt,name=kid,proto3" json:"kid,omitempty"`
+	// `sig`.
+	Use string `protobuf:"bytes,5,opt,name=use,proto3" json:"use,omitempty"`
+	// `EdDSA`.
+	Alg string `protobuf:"bytes,6,opt,name=alg,proto3" json:"alg,omitempty"`
+	// The same key as receivers of Standard Webhooks take it: `whpk_…`.
+	PublicKey string `protobuf:"bytes,7,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// tenants/{tenant}/subscriptions/{subscription}.
+	Subscription string `protobuf:"bytes,8,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// When it signs no more; absent of the newest.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SigningKey) Reset() {
+	*x = SigningKey{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SigningKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SigningKey) ProtoMessage() {}
+
+func (x *SigningKey) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SigningKey.ProtoReflect.Descriptor instead.
+func (*SigningKey) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SigningKey) GetKty() string {
+	if x != nil {
+		return x.Kty
+	}
+	return ""
+}
+
+func (x *SigningKey) GetCrv() string {
+	if x != nil {
+		return x.Crv
+	}
+	return ""
+}
+
+func (x *SigningKey) GetX() string {
+	if x != nil {
+		return x.X
+	}
+	return ""
+}
+
+func (x *SigningKey) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *SigningKey) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
+}
+
+func (x *SigningKey) GetAlg() string {
+	if x != nil {
+		return x.Alg
+	}
+	return ""
+}
+
+func (x *SigningKey) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *SigningKey) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *SigningKey) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 var File_fanfare_v1_subscription_service_proto protoreflect.FileDescriptor
 
 const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"%fanfare/v1/subscription_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc3\a\n" +
+	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf7\v\n" +
 	"\fSubscription\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x15\n" +
 	"\x03url\x18\x02 \x01(\tB\x03\xe0A\x02R\x03url\x12\x1f\n" +
@@ -996,7 +2192,22 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\vbatch_bytes\x18, \x01(\rR\n" +
 	"batchBytes\x128\n" +
 	"\n" +
-	"batch_wait\x18- \x01(\v2\x19.google.protobuf.DurationR\tbatchWait\"D\n" +
+	"batch_wait\x18- \x01(\v2\x19.google.protobuf.DurationR\tbatchWait\x12-\n" +
+	"\asigning\x18\x14 \x01(\v2\x13.fanfare.v1.SigningR\asigning\x12$\n" +
+	"\vpublic_keys\x18\x15 \x03(\tB\x03\xe0A\x03R\n" +
+	"publicKeys\x12?\n" +
+	"\aheaders\x18\x16 \x03(\v2%.fanfare.v1.Subscription.HeadersEntryR\aheaders\x12B\n" +
+	"\x0eauthentication\x18\x17 \x01(\v2\x1a.fanfare.v1.AuthenticationR\x0eauthentication\x12(\n" +
+	"\x03tls\x18\x18 \x01(\v2\x16.fanfare.v1.TlsOptionsR\x03tls\x12B\n" +
+	"\x0fconnect_timeout\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\x12:\n" +
+	"\vtls_timeout\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"tlsTimeout\x12 \n" +
+	"\vcompression\x18\x1b \x01(\tR\vcompression\x12,\n" +
+	"\x12omit_trace_context\x18\x1c \x01(\bR\x10omitTraceContext\x12\"\n" +
+	"\fverification\x18\x1e \x01(\tR\fverification\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1004,7 +2215,44 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"\x06PAUSED\x10\x02\x12\f\n" +
 	"\bDISABLED\x10\x03B\t\n" +
-	"\a_secret\"\xed\x02\n" +
+	"\a_secret\"\xcb\x01\n" +
+	"\x0eAuthentication\x127\n" +
+	"\x05basic\x18\x01 \x01(\v2\x1f.fanfare.v1.BasicAuthenticationH\x00R\x05basic\x12:\n" +
+	"\x06bearer\x18\x02 \x01(\v2 .fanfare.v1.BearerAuthenticationH\x00R\x06bearer\x12:\n" +
+	"\x06oauth2\x18\x03 \x01(\v2 .fanfare.v1.Oauth2AuthenticationH\x00R\x06oauth2B\b\n" +
+	"\x06method\"M\n" +
+	"\x13BasicAuthentication\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\",\n" +
+	"\x14BearerAuthentication\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"\x9e\x02\n" +
+	"\x14Oauth2Authentication\x12\x1b\n" +
+	"\ttoken_url\x18\x01 \x01(\tR\btokenUrl\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12#\n" +
+	"\rclient_secret\x18\x03 \x01(\tR\fclientSecret\x12\x16\n" +
+	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12P\n" +
+	"\n" +
+	"parameters\x18\x05 \x03(\v20.fanfare.v1.Oauth2Authentication.ParametersEntryR\n" +
+	"parameters\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x83\x01\n" +
+	"\n" +
+	"TlsOptions\x12-\n" +
+	"\x12client_certificate\x18\x01 \x01(\tR\x11clientCertificate\x12\x1d\n" +
+	"\n" +
+	"client_key\x18\x02 \x01(\tR\tclientKey\x12'\n" +
+	"\x0fca_certificates\x18\x03 \x01(\tR\x0ecaCertificates\"N\n" +
+	"\aSigning\x12\x16\n" +
+	"\x06scheme\x18\x01 \x01(\tR\x06scheme\x12+\n" +
+	"\x04hmac\x18\x02 \x01(\v2\x17.fanfare.v1.HmacSigningR\x04hmac\"\xbc\x01\n" +
+	"\vHmacSigning\x12\x16\n" +
+	"\x06header\x18\x01 \x01(\tR\x06header\x12\x1c\n" +
+	"\talgorithm\x18\x02 \x01(\tR\talgorithm\x12\x1a\n" +
+	"\bencoding\x18\x03 \x01(\tR\bencoding\x12\x16\n" +
+	"\x06prefix\x18\x04 \x01(\tR\x06prefix\x12)\n" +
+	"\x10timestamp_header\x18\x05 \x01(\tR\x0ftimestampHeader\x12\x18\n" +
+	"\acontent\x18\x06 \x01(\tR\acontent\"\xed\x02\n" +
 	"\x12SubscriptionHealth\x12+\n" +
 	"\x11outstanding_count\x18\x01 \x01(\x03R\x10outstandingCount\x12\x16\n" +
 	"\x06behind\x18\x02 \x01(\bR\x06behind\x121\n" +
@@ -1039,10 +2287,69 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x19\n" +
 	"\bfrom_now\x18\x02 \x01(\bR\afromNow\"7\n" +
 	"\x1cGetSubscriptionSecretRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"@\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"t\n" +
 	"\x12SubscriptionSecret\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06secret\x18\x02 \x01(\tR\x06secret2\x94\t\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\x122\n" +
+	"\asecrets\x18\x03 \x03(\v2\x18.fanfare.v1.ActiveSecretR\asecrets\"\x82\x01\n" +
+	"\fActiveSecret\x12\x16\n" +
+	"\x06secret\x18\x01 \x01(\tR\x06secret\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x02 \x01(\tR\tpublicKey\x12;\n" +
+	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\x83\x01\n" +
+	"\x1fRotateSubscriptionSecretRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\x12/\n" +
+	"\x05grace\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\x89\x01\n" +
+	"\x0fSendTestRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x1d\n" +
+	"\n" +
+	"event_type\x18\x02 \x01(\tR\teventType\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12*\n" +
+	"\x11data_content_type\x18\x04 \x01(\tR\x0fdataContentType\"\xd4\x04\n" +
+	"\x10SendTestResponse\x12\x19\n" +
+	"\bevent_id\x18\x01 \x01(\tR\aeventId\x12\x10\n" +
+	"\x03url\x18\x02 \x01(\tR\x03url\x12Y\n" +
+	"\x0frequest_headers\x18\x03 \x03(\v20.fanfare.v1.SendTestResponse.RequestHeadersEntryR\x0erequestHeaders\x12!\n" +
+	"\frequest_body\x18\x04 \x01(\fR\vrequestBody\x123\n" +
+	"\alatency\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\alatency\x12\x1f\n" +
+	"\vstatus_code\x18\x06 \x01(\x05R\n" +
+	"statusCode\x12\\\n" +
+	"\x10response_headers\x18\a \x03(\v21.fanfare.v1.SendTestResponse.ResponseHeadersEntryR\x0fresponseHeaders\x12#\n" +
+	"\rresponse_body\x18\b \x01(\fR\fresponseBody\x12\x1f\n" +
+	"\verror_class\x18\t \x01(\tR\n" +
+	"errorClass\x12\x14\n" +
+	"\x05error\x18\n" +
+	" \x01(\tR\x05error\x1aA\n" +
+	"\x13RequestHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
+	"\x14ResponseHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x01\n" +
+	"\x16ListSigningKeysRequest\x12\x1b\n" +
+	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12\"\n" +
+	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"m\n" +
+	"\x17ListSigningKeysResponse\x12*\n" +
+	"\x04keys\x18\x01 \x03(\v2\x16.fanfare.v1.SigningKeyR\x04keys\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf4\x01\n" +
+	"\n" +
+	"SigningKey\x12\x10\n" +
+	"\x03kty\x18\x01 \x01(\tR\x03kty\x12\x10\n" +
+	"\x03crv\x18\x02 \x01(\tR\x03crv\x12\f\n" +
+	"\x01x\x18\x03 \x01(\tR\x01x\x12\x10\n" +
+	"\x03kid\x18\x04 \x01(\tR\x03kid\x12\x10\n" +
+	"\x03use\x18\x05 \x01(\tR\x03use\x12\x10\n" +
+	"\x03alg\x18\x06 \x01(\tR\x03alg\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\a \x01(\tR\tpublicKey\x12\"\n" +
+	"\fsubscription\x18\b \x01(\tR\fsubscription\x12;\n" +
+	"\vexpire_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime2\xbf\f\n" +
 	"\x13SubscriptionService\x12\x91\x01\n" +
 	"\x12CreateSubscription\x12%.fanfare.v1.CreateSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\":\x82\xd3\xe4\x93\x024:\fsubscription\"$/v1/{parent=tenants/*}/subscriptions\x12}\n" +
 	"\x0fGetSubscription\x12\".fanfare.v1.GetSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\",\x82\xd3\xe4\x93\x02&\x12$/v1/{name=tenants/*/subscriptions/*}\x12\x8e\x01\n" +
@@ -1051,7 +2358,10 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\x12DeleteSubscription\x12%.fanfare.v1.DeleteSubscriptionRequest\x1a\x16.google.protobuf.Empty\",\x82\xd3\xe4\x93\x02&*$/v1/{name=tenants/*/subscriptions/*}\x12\x8a\x01\n" +
 	"\x11PauseSubscription\x12$.fanfare.v1.PauseSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\"5\x82\xd3\xe4\x93\x02/:\x01*\"*/v1/{name=tenants/*/subscriptions/*}:pause\x12\x8d\x01\n" +
 	"\x12ResumeSubscription\x12%.fanfare.v1.ResumeSubscriptionRequest\x1a\x18.fanfare.v1.Subscription\"6\x82\xd3\xe4\x93\x020:\x01*\"+/v1/{name=tenants/*/subscriptions/*}:resume\x12\x96\x01\n" +
-	"\x15GetSubscriptionSecret\x12(.fanfare.v1.GetSubscriptionSecretRequest\x1a\x1e.fanfare.v1.SubscriptionSecret\"3\x82\xd3\xe4\x93\x02-\x12+/v1/{name=tenants/*/subscriptions/*/secret}B;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"
+	"\x15GetSubscriptionSecret\x12(.fanfare.v1.GetSubscriptionSecretRequest\x1a\x1e.fanfare.v1.SubscriptionSecret\"3\x82\xd3\xe4\x93\x02-\x12+/v1/{name=tenants/*/subscriptions/*/secret}\x12\xa6\x01\n" +
+	"\x18RotateSubscriptionSecret\x12+.fanfare.v1.RotateSubscriptionSecretRequest\x1a\x1e.fanfare.v1.SubscriptionSecret\"=\x82\xd3\xe4\x93\x027:\x01*\"2/v1/{name=tenants/*/subscriptions/*/secret}:rotate\x12\x7f\n" +
+	"\bSendTest\x12\x1b.fanfare.v1.SendTestRequest\x1a\x1c.fanfare.v1.SendTestResponse\"8\x82\xd3\xe4\x93\x022:\x01*\"-/v1/{name=tenants/*/subscriptions/*}:sendTest\x12\x7f\n" +
+	"\x0fListSigningKeys\x12\".fanfare.v1.ListSigningKeysRequest\x1a#.fanfare.v1.ListSigningKeysResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/{parent=tenants/*}/keysB;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"
 
 var (
 	file_fanfare_v1_subscription_service_proto_rawDescOnce sync.Once
@@ -1066,63 +2376,106 @@ func file_fanfare_v1_subscription_service_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_v1_subscription_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fanfare_v1_subscription_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_fanfare_v1_subscription_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_fanfare_v1_subscription_service_proto_goTypes = []any{
-	(Subscription_State)(0),              // 0: fanfare.v1.Subscription.State
-	(*Subscription)(nil),                 // 1: fanfare.v1.Subscription
-	(*SubscriptionHealth)(nil),           // 2: fanfare.v1.SubscriptionHealth
-	(*CreateSubscriptionRequest)(nil),    // 3: fanfare.v1.CreateSubscriptionRequest
-	(*GetSubscriptionRequest)(nil),       // 4: fanfare.v1.GetSubscriptionRequest
-	(*ListSubscriptionsRequest)(nil),     // 5: fanfare.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),    // 6: fanfare.v1.ListSubscriptionsResponse
-	(*UpdateSubscriptionRequest)(nil),    // 7: fanfare.v1.UpdateSubscriptionRequest
-	(*DeleteSubscriptionRequest)(nil),    // 8: fanfare.v1.DeleteSubscriptionRequest
-	(*PauseSubscriptionRequest)(nil),     // 9: fanfare.v1.PauseSubscriptionRequest
-	(*ResumeSubscriptionRequest)(nil),    // 10: fanfare.v1.ResumeSubscriptionRequest
-	(*GetSubscriptionSecretRequest)(nil), // 11: fanfare.v1.GetSubscriptionSecretRequest
-	(*SubscriptionSecret)(nil),           // 12: fanfare.v1.SubscriptionSecret
-	(*durationpb.Duration)(nil),          // 13: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),        // 14: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),        // 15: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),                // 16: google.protobuf.Empty
+	(Subscription_State)(0),                 // 0: fanfare.v1.Subscription.State
+	(*Subscription)(nil),                    // 1: fanfare.v1.Subscription
+	(*Authentication)(nil),                  // 2: fanfare.v1.Authentication
+	(*BasicAuthentication)(nil),             // 3: fanfare.v1.BasicAuthentication
+	(*BearerAuthentication)(nil),            // 4: fanfare.v1.BearerAuthentication
+	(*Oauth2Authentication)(nil),            // 5: fanfare.v1.Oauth2Authentication
+	(*TlsOptions)(nil),                      // 6: fanfare.v1.TlsOptions
+	(*Signing)(nil),                         // 7: fanfare.v1.Signing
+	(*HmacSigning)(nil),                     // 8: fanfare.v1.HmacSigning
+	(*SubscriptionHealth)(nil),              // 9: fanfare.v1.SubscriptionHealth
+	(*CreateSubscriptionRequest)(nil),       // 10: fanfare.v1.CreateSubscriptionRequest
+	(*GetSubscriptionRequest)(nil),          // 11: fanfare.v1.GetSubscriptionRequest
+	(*ListSubscriptionsRequest)(nil),        // 12: fanfare.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),       // 13: fanfare.v1.ListSubscriptionsResponse
+	(*UpdateSubscriptionRequest)(nil),       // 14: fanfare.v1.UpdateSubscriptionRequest
+	(*DeleteSubscriptionRequest)(nil),       // 15: fanfare.v1.DeleteSubscriptionRequest
+	(*PauseSubscriptionRequest)(nil),        // 16: fanfare.v1.PauseSubscriptionRequest
+	(*ResumeSubscriptionRequest)(nil),       // 17: fanfare.v1.ResumeSubscriptionRequest
+	(*GetSubscriptionSecretRequest)(nil),    // 18: fanfare.v1.GetSubscriptionSecretRequest
+	(*SubscriptionSecret)(nil),              // 19: fanfare.v1.SubscriptionSecret
+	(*ActiveSecret)(nil),                    // 20: fanfare.v1.ActiveSecret
+	(*RotateSubscriptionSecretRequest)(nil), // 21: fanfare.v1.RotateSubscriptionSecretRequest
+	(*SendTestRequest)(nil),                 // 22: fanfare.v1.SendTestRequest
+	(*SendTestResponse)(nil),                // 23: fanfare.v1.SendTestResponse
+	(*ListSigningKeysRequest)(nil),          // 24: fanfare.v1.ListSigningKeysRequest
+	(*ListSigningKeysResponse)(nil),         // 25: fanfare.v1.ListSigningKeysResponse
+	(*SigningKey)(nil),                      // 26: fanfare.v1.SigningKey
+	nil,                                     // 27: fanfare.v1.Subscription.HeadersEntry
+	nil,                                     // 28: fanfare.v1.Oauth2Authentication.ParametersEntry
+	nil,                                     // 29: fanfare.v1.SendTestResponse.RequestHeadersEntry
+	nil,                                     // 30: fanfare.v1.SendTestResponse.ResponseHeadersEntry
+	(*durationpb.Duration)(nil),             // 31: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),           // 32: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),           // 33: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),                   // 34: google.protobuf.Empty
 }
 var file_fanfare_v1_subscription_service_proto_depIdxs = []int32{
-	13, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
-	13, // 1: fanfare.v1.Subscription.timeout:type_name -> google.protobuf.Duration
-	14, // 2: fanfare.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
-	14, // 3: fanfare.v1.Subscription.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 4: fanfare.v1.Subscription.health:type_name -> fanfare.v1.SubscriptionHealth
+	31, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
+	31, // 1: fanfare.v1.Subscription.timeout:type_name -> google.protobuf.Duration
+	32, // 2: fanfare.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
+	32, // 3: fanfare.v1.Subscription.update_time:type_name -> google.protobuf.Timestamp
+	9,  // 4: fanfare.v1.Subscription.health:type_name -> fanfare.v1.SubscriptionHealth
 	0,  // 5: fanfare.v1.Subscription.state:type_name -> fanfare.v1.Subscription.State
-	14, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
-	13, // 7: fanfare.v1.Subscription.batch_wait:type_name -> google.protobuf.Duration
-	14, // 8: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
-	14, // 9: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
-	14, // 10: fanfare.v1.SubscriptionHealth.hold_time:type_name -> google.protobuf.Timestamp
-	1,  // 11: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	1,  // 12: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
-	1,  // 13: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	15, // 14: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 15: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
-	4,  // 16: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
-	5,  // 17: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
-	7,  // 18: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
-	8,  // 19: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
-	9,  // 20: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
-	10, // 21: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
-	11, // 22: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
-	1,  // 23: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 24: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
-	6,  // 25: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
-	1,  // 26: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
-	16, // 27: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	1,  // 28: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 29: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
-	12, // 30: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	32, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
+	31, // 7: fanfare.v1.Subscription.batch_wait:type_name -> google.protobuf.Duration
+	7,  // 8: fanfare.v1.Subscription.signing:type_name -> fanfare.v1.Signing
+	27, // 9: fanfare.v1.Subscription.headers:type_name -> fanfare.v1.Subscription.HeadersEntry
+	2,  // 10: fanfare.v1.Subscription.authentication:type_name -> fanfare.v1.Authentication
+	6,  // 11: fanfare.v1.Subscription.tls:type_name -> fanfare.v1.TlsOptions
+	31, // 12: fanfare.v1.Subscription.connect_timeout:type_name -> google.protobuf.Duration
+	31, // 13: fanfare.v1.Subscription.tls_timeout:type_name -> google.protobuf.Duration
+	3,  // 14: fanfare.v1.Authentication.basic:type_name -> fanfare.v1.BasicAuthentication
+	4,  // 15: fanfare.v1.Authentication.bearer:type_name -> fanfare.v1.BearerAuthentication
+	5,  // 16: fanfare.v1.Authentication.oauth2:type_name -> fanfare.v1.Oauth2Authentication
+	28, // 17: fanfare.v1.Oauth2Authentication.parameters:type_name -> fanfare.v1.Oauth2Authentication.ParametersEntry
+	8,  // 18: fanfare.v1.Signing.hmac:type_name -> fanfare.v1.HmacSigning
+	32, // 19: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
+	32, // 20: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
+	32, // 21: fanfare.v1.SubscriptionHealth.hold_time:type_name -> google.protobuf.Timestamp
+	1,  // 22: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	1,  // 23: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
+	1,  // 24: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	33, // 25: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	20, // 26: fanfare.v1.SubscriptionSecret.secrets:type_name -> fanfare.v1.ActiveSecret
+	32, // 27: fanfare.v1.ActiveSecret.expire_time:type_name -> google.protobuf.Timestamp
+	31, // 28: fanfare.v1.RotateSubscriptionSecretRequest.grace:type_name -> google.protobuf.Duration
+	29, // 29: fanfare.v1.SendTestResponse.request_headers:type_name -> fanfare.v1.SendTestResponse.RequestHeadersEntry
+	31, // 30: fanfare.v1.SendTestResponse.latency:type_name -> google.protobuf.Duration
+	30, // 31: fanfare.v1.SendTestResponse.response_headers:type_name -> fanfare.v1.SendTestResponse.ResponseHeadersEntry
+	26, // 32: fanfare.v1.ListSigningKeysResponse.keys:type_name -> fanfare.v1.SigningKey
+	32, // 33: fanfare.v1.SigningKey.expire_time:type_name -> google.protobuf.Timestamp
+	10, // 34: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
+	11, // 35: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
+	12, // 36: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
+	14, // 37: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
+	15, // 38: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
+	16, // 39: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
+	17, // 40: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
+	18, // 41: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
+	21, // 42: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:input_type -> fanfare.v1.RotateSubscriptionSecretRequest
+	22, // 43: fanfare.v1.SubscriptionService.SendTest:input_type -> fanfare.v1.SendTestRequest
+	24, // 44: fanfare.v1.SubscriptionService.ListSigningKeys:input_type -> fanfare.v1.ListSigningKeysRequest
+	1,  // 45: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 46: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
+	13, // 47: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
+	1,  // 48: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
+	34, // 49: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	1,  // 50: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 51: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
+	19, // 52: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	19, // 53: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	23, // 54: fanfare.v1.SubscriptionService.SendTest:output_type -> fanfare.v1.SendTestResponse
+	25, // 55: fanfare.v1.SubscriptionService.ListSigningKeys:output_type -> fanfare.v1.ListSigningKeysResponse
+	45, // [45:56] is the sub-list for method output_type
+	34, // [34:45] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_subscription_service_proto_init() }
@@ -1131,13 +2484,18 @@ func file_fanfare_v1_subscription_service_proto_init() {
 		return
 	}
 	file_fanfare_v1_subscription_service_proto_msgTypes[0].OneofWrappers = []any{}
+	file_fanfare_v1_subscription_service_proto_msgTypes[1].OneofWrappers = []any{
+		(*Authentication_Basic)(nil),
+		(*Authentication_Bearer)(nil),
+		(*Authentication_Oauth2)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_subscription_service_proto_rawDesc), len(file_fanfare_v1_subscription_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,14 +20,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SubscriptionService_CreateSubscription_FullMethodName    = "/fanfare.v1.SubscriptionService/CreateSubscription"
-	SubscriptionService_GetSubscription_FullMethodName       = "/fanfare.v1.SubscriptionService/GetSubscription"
-	SubscriptionService_ListSubscriptions_FullMethodName     = "/fanfare.v1.SubscriptionService/ListSubscriptions"
-	SubscriptionService_UpdateSubscription_FullMethodName    = "/fanfare.v1.SubscriptionService/UpdateSubscription"
-	SubscriptionService_DeleteSubscription_FullMethodName    = "/fanfare.v1.SubscriptionService/DeleteSubscription"
-	SubscriptionService_PauseSubscription_FullMethodName     = "/fanfare.v1.SubscriptionService/PauseSubscription"
-	SubscriptionService_ResumeSubscription_FullMethodName    = "/fanfare.v1.SubscriptionService/ResumeSubscription"
-	SubscriptionService_GetSubscriptionSecret_FullMethodName = "/fanfare.v1.SubscriptionService/GetSubscriptionSecret"
+	SubscriptionService_CreateSubscription_FullMethodName       = "/fanfare.v1.SubscriptionService/CreateSubscription"
+	SubscriptionService_GetSubscription_FullMethodName          = "/fanfare.v1.SubscriptionService/GetSubscription"
+	SubscriptionService_ListSubscriptions_FullMethodName        = "/fanfare.v1.SubscriptionService/ListSubscriptions"
+	SubscriptionService_UpdateSubscription_FullMethodName       = "/fanfare.v1.SubscriptionService/UpdateSubscription"
+	SubscriptionService_DeleteSubscription_FullMethodName       = "/fanfare.v1.SubscriptionService/DeleteSubscription"
+	SubscriptionService_PauseSubscription_FullMethodName        = "/fanfare.v1.SubscriptionService/PauseSubscription"
+	SubscriptionService_ResumeSubscription_FullMethodName       = "/fanfare.v1.SubscriptionService/ResumeSubscription"
+	SubscriptionService_GetSubscriptionSecret_FullMethodName    = "/fanfare.v1.SubscriptionService/GetSubscriptionSecret"
+	SubscriptionService_RotateSubscriptionSecret_FullMethodName = "/fanfare.v1.SubscriptionService/RotateSubscriptionSecret"
+	SubscriptionService_SendTest_FullMethodName                 = "/fanfare.v1.SubscriptionService/SendTest"
+	SubscriptionService_ListSigningKeys_FullMethodName          = "/fanfare.v1.SubscriptionService/ListSigningKeys"
 )
 
 // SubscriptionServiceClient is the client API for SubscriptionService service.
@@ -60,8 +63,24 @@ type SubscriptionServiceClient interface {
 	// ResumeSubscription sends again to a subscription that was paused or
 	// disabled: from where it stopped, or from now on.
 	ResumeSubscription(ctx context.Context, in *ResumeSubscriptionRequest, opts ...grpc.CallOption) (*Subscription, error)
-	// GetSubscriptionSecret shows the signing secret.
+	// GetSubscriptionSecret shows the signing secrets that are in force.
 	GetSubscriptionSecret(ctx context.Context, in *GetSubscriptionSecretRequest, opts ...grpc.CallOption) (*SubscriptionSecret, error)
+	// RotateSubscriptionSecret begins to sign with a new secret. The old ones
+	// sign as well until their grace has passed, so that the receiver has that
+	// long to be given the new one; then they are dropped.
+	//
+	// FAILED_PRECONDITION: there are five secrets in force already.
+	RotateSubscriptionSecret(ctx context.Context, in *RotateSubscriptionSecretRequest, opts ...grpc.CallOption) (*SubscriptionSecret, error)
+	// SendTest sends one event to the endpoint now, as it would be sent, and
+	// shows the request and the answer. The event goes nowhere else and is not
+	// kept; nothing is tried again. It is sent by the coordinator, under the same
+	// rules as by workers, whatever the subscription's state. An endpoint that
+	// fails is no error of the call.
+	SendTest(ctx context.Context, in *SendTestRequest, opts ...grpc.CallOption) (*SendTestResponse, error)
+	// ListSigningKeys returns the public keys of a tenant's subscriptions that
+	// sign with ed25519, those in their grace included. In JSON an answer is a
+	// JSON Web Key Set (RFC 7517, RFC 8037); it holds nothing secret.
+	ListSigningKeys(ctx context.Context, in *ListSigningKeysRequest, opts ...grpc.CallOption) (*ListSigningKeysResponse, error)
 }
 
 type subscriptionServiceClient struct {
@@ -152,6 +171,36 @@ func (c *subscriptionServiceClient) GetSubscriptionSecret(ctx context.Context, i
 	return out, nil
 }
 
+func (c *subscriptionServiceClient) RotateSubscriptionSecret(ctx context.Context, in *RotateSubscriptionSecretRequest, opts ...grpc.CallOption) (*SubscriptionSecret, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SubscriptionSecret)
+	err := c.cc.Invoke(ctx, SubscriptionService_RotateSubscriptionSecret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *subscriptionServiceClient) SendTest(ctx context.Context, in *SendTestRequest, opts ...grpc.CallOption) (*SendTestResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SendTestResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_SendTest_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *subscriptionServiceClient) ListSigningKeys(ctx context.Context, in *ListSigningKeysRequest, opts ...grpc.CallOption) (*ListSigningKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSigningKeysResponse)
+	err := c.cc.Invoke(ctx, SubscriptionService_ListSigningKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SubscriptionServiceServer is the server API for SubscriptionService service.
 // All implementations must embed UnimplementedSubscriptionServiceServer
 // for forward compatibility.
@@ -182,8 +231,24 @@ type SubscriptionServiceServer interface {
 	// ResumeSubscription sends again to a subscription that was paused or
 	// disabled: from where it stopped, or from now on.
 	ResumeSubscription(context.Context, *ResumeSubscriptionRequest) (*Subscription, error)
-	// GetSubscriptionSecret shows the signing secret.
+	// GetSubscriptionSecret shows the signing secrets that are in force.
 	GetSubscriptionSecret(context.Context, *GetSubscriptionSecretRequest) (*SubscriptionSecret, error)
+	// RotateSubscriptionSecret begins to sign with a new secret. The old ones
+	// sign as well until their grace has passed, so that the receiver has that
+	// long to be given the new one; then they are dropped.
+	//
+	// FAILED_PRECONDITION: there are five secrets in force already.
+	RotateSubscriptionSecret(context.Context, *RotateSubscriptionSecretRequest) (*SubscriptionSecret, error)
+	// SendTest sends one event to the endpoint now, as it would be sent, and
+	// shows the request and the answer. The event goes nowhere else and is not
+	// kept; nothing is tried again. It is sent by the coordinator, under the same
+	// rules as by workers, whatever the subscription's state. An endpoint that
+	// fails is no error of the call.
+	SendTest(context.Context, *SendTestRequest) (*SendTestResponse, error)
+	// ListSigningKeys returns the public keys of a tenant's subscriptions that
+	// sign with ed25519, those in their grace included. In JSON an answer is a
+	// JSON Web Key Set (RFC 7517, RFC 8037); it holds nothing secret.
+	ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error)
 	mustEmbedUnimplementedSubscriptionServiceServer()
 }
 
@@ -217,6 +282,15 @@ func (UnimplementedSubscriptionServiceServer) ResumeSubscription(context.Context
 }
 func (UnimplementedSubscriptionServiceServer) GetSubscriptionSecret(context.Context, *GetSubscriptionSecretRequest) (*SubscriptionSecret, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSubscriptionSecret not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) RotateSubscriptionSecret(context.Context, *RotateSubscriptionSecretRequest) (*SubscriptionSecret, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateSubscriptionSecret not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) SendTest(context.Context, *SendTestRequest) (*SendTestResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SendTest not implemented")
+}
+func (UnimplementedSubscriptionServiceServer) ListSigningKeys(context.Context, *ListSigningKeysRequest) (*ListSigningKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSigningKeys not implemented")
 }
 func (UnimplementedSubscriptionServiceServer) mustEmbedUnimplementedSubscriptionServiceServer() {}
 func (UnimplementedSubscriptionServiceServer) testEmbeddedByValue()                             {}
@@ -383,6 +457,60 @@ func _SubscriptionService_GetSubscriptionSecret_Handler(srv interface{}, ctx con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SubscriptionService_RotateSubscriptionSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateSubscriptionSecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).RotateSubscriptionSecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_RotateSubscriptionSecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).RotateSubscriptionSecret(ctx, req.(*RotateSubscriptionSecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SubscriptionService_SendTest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SendTestRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).SendTest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_SendTest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).SendTest(ctx, req.(*SendTestRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SubscriptionService_ListSigningKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSigningKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SubscriptionServiceServer).ListSigningKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SubscriptionService_ListSigningKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SubscriptionServiceServer).ListSigningKeys(ctx, req.(*ListSigningKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SubscriptionService_ServiceDesc is the grpc.ServiceDesc for SubscriptionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -421,6 +549,18 @@ var SubscriptionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetSubscriptionSecret",
 			Handler:    _SubscriptionService_GetSubscriptionSecret_Handler,
+		},
+		{
+			MethodName: "RotateSubscriptionSecret",
+			Handler:    _SubscriptionService_RotateSubscriptionSecret_Handler,
+		},
+		{
+			MethodName: "SendTest",
+			Handler:    _SubscriptionService_SendTest_Handler,
+		},
+		{
+			MethodName: "ListSigningKeys",
+			Handler:    _SubscriptionService_ListSigningKeys_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1020,8 +1020,12 @@ type Endpoint struct {
 	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// Without secret and health.
 	Subscription *v1.Subscription `protobuf:"bytes,3,opt,name=subscription,proto3" json:"subscription,omitempty"`
-	// `whsec_…`; every one signs.
-	Secrets       []string `protobuf:"bytes,4,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	// As clients give them, newest first; every one signs.
+	Secrets []string `protobuf:"bytes,4,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	// When each of them ends; 0, or beyond the list: it does not.
+	SecretExpireTimesUnixMs []int64 `protobuf:"varint,10,rep,packed,name=secret_expire_times_unix_ms,json=secretExpireTimesUnixMs,proto3" json:"secret_expire_times_unix_ms,omitempty"`
+	// What is masked in subscription.
+	Credentials   *Credentials `protobuf:"bytes,11,opt,name=credentials,proto3" json:"credentials,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1084,6 +1088,81 @@ func (x *Endpoint) GetSecrets() []string {
 	return nil
 }
 
+func (x *Endpoint) GetSecretExpireTimesUnixMs() []int64 {
+	if x != nil {
+		return x.SecretExpireTimesUnixMs
+	}
+	return nil
+}
+
+func (x *Endpoint) GetCredentials() *Credentials {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
+// Credentials are the fields of a subscription with secrets in them, unmasked.
+type Credentials struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Headers        map[string]string      `protobuf:"bytes,1,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Authentication *v1.Authentication     `protobuf:"bytes,2,opt,name=authentication,proto3" json:"authentication,omitempty"`
+	Tls            *v1.TlsOptions         `protobuf:"bytes,3,opt,name=tls,proto3" json:"tls,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Credentials) Reset() {
+	*x = Credentials{}
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credentials) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credentials) ProtoMessage() {}
+
+func (x *Credentials) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credentials.ProtoReflect.Descriptor instead.
+func (*Credentials) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Credentials) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Credentials) GetAuthentication() *v1.Authentication {
+	if x != nil {
+		return x.Authentication
+	}
+	return nil
+}
+
+func (x *Credentials) GetTls() *v1.TlsOptions {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 // Dispatch hands an event to the worker, once, for all of its subscriptions
 // that want it now.
 type Dispatch struct {
@@ -1102,7 +1181,7 @@ type Dispatch struct {
 
 func (x *Dispatch) Reset() {
 	*x = Dispatch{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1193,7 @@ func (x *Dispatch) String() string {
 func (*Dispatch) ProtoMessage() {}
 
 func (x *Dispatch) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1206,7 @@ func (x *Dispatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dispatch.ProtoReflect.Descriptor instead.
 func (*Dispatch) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{12}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Dispatch) GetSequence() uint64 {
@@ -1193,7 +1272,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[13]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1284,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[13]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1297,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{13}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Target) GetSubscription() uint64 {
@@ -1260,7 +1339,7 @@ type Durable struct {
 
 func (x *Durable) Reset() {
 	*x = Durable{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +1351,7 @@ func (x *Durable) String() string {
 func (*Durable) ProtoMessage() {}
 
 func (x *Durable) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +1364,7 @@ func (x *Durable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Durable.ProtoReflect.Descriptor instead.
 func (*Durable) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{14}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Durable) GetNumber() uint64 {
@@ -1371,12 +1450,22 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x11SubscriptionDelta\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12+\n" +
 	"\x03put\x18\x02 \x01(\v2\x19.fanfare.link.v1.EndpointR\x03put\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\x04R\adeleted\"\x92\x01\n" +
+	"\adeleted\x18\x03 \x01(\x04R\adeleted\"\x90\x02\n" +
 	"\bEndpoint\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12<\n" +
 	"\fsubscription\x18\x03 \x01(\v2\x18.fanfare.v1.SubscriptionR\fsubscription\x12\x18\n" +
-	"\asecrets\x18\x04 \x03(\tR\asecrets\"\xce\x01\n" +
+	"\asecrets\x18\x04 \x03(\tR\asecrets\x12<\n" +
+	"\x1bsecret_expire_times_unix_ms\x18\n" +
+	" \x03(\x03R\x17secretExpireTimesUnixMs\x12>\n" +
+	"\vcredentials\x18\v \x01(\v2\x1c.fanfare.link.v1.CredentialsR\vcredentials\"\xfc\x01\n" +
+	"\vCredentials\x12C\n" +
+	"\aheaders\x18\x01 \x03(\v2).fanfare.link.v1.Credentials.HeadersEntryR\aheaders\x12B\n" +
+	"\x0eauthentication\x18\x02 \x01(\v2\x1a.fanfare.v1.AuthenticationR\x0eauthentication\x12(\n" +
+	"\x03tls\x18\x03 \x01(\v2\x16.fanfare.v1.TlsOptionsR\x03tls\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x01\n" +
 	"\bDispatch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
@@ -1408,7 +1497,7 @@ func file_fanfare_link_v1_link_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_link_v1_link_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fanfare_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_fanfare_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_fanfare_link_v1_link_proto_goTypes = []any{
 	(Outcome_Kind)(0),         // 0: fanfare.link.v1.Outcome.Kind
 	(*AttachRequest)(nil),     // 1: fanfare.link.v1.AttachRequest
@@ -1423,10 +1512,14 @@ var file_fanfare_link_v1_link_proto_goTypes = []any{
 	(*ShardSnapshot)(nil),     // 10: fanfare.link.v1.ShardSnapshot
 	(*SubscriptionDelta)(nil), // 11: fanfare.link.v1.SubscriptionDelta
 	(*Endpoint)(nil),          // 12: fanfare.link.v1.Endpoint
-	(*Dispatch)(nil),          // 13: fanfare.link.v1.Dispatch
-	(*Target)(nil),            // 14: fanfare.link.v1.Target
-	(*Durable)(nil),           // 15: fanfare.link.v1.Durable
-	(*v1.Subscription)(nil),   // 16: fanfare.v1.Subscription
+	(*Credentials)(nil),       // 13: fanfare.link.v1.Credentials
+	(*Dispatch)(nil),          // 14: fanfare.link.v1.Dispatch
+	(*Target)(nil),            // 15: fanfare.link.v1.Target
+	(*Durable)(nil),           // 16: fanfare.link.v1.Durable
+	nil,                       // 17: fanfare.link.v1.Credentials.HeadersEntry
+	(*v1.Subscription)(nil),   // 18: fanfare.v1.Subscription
+	(*v1.Authentication)(nil), // 19: fanfare.v1.Authentication
+	(*v1.TlsOptions)(nil),     // 20: fanfare.v1.TlsOptions
 }
 var file_fanfare_link_v1_link_proto_depIdxs = []int32{
 	2,  // 0: fanfare.link.v1.AttachRequest.hello:type_name -> fanfare.link.v1.Hello
@@ -1440,19 +1533,23 @@ var file_fanfare_link_v1_link_proto_depIdxs = []int32{
 	9,  // 8: fanfare.link.v1.AttachResponse.welcome:type_name -> fanfare.link.v1.Welcome
 	10, // 9: fanfare.link.v1.AttachResponse.snapshot:type_name -> fanfare.link.v1.ShardSnapshot
 	11, // 10: fanfare.link.v1.AttachResponse.delta:type_name -> fanfare.link.v1.SubscriptionDelta
-	13, // 11: fanfare.link.v1.AttachResponse.dispatch:type_name -> fanfare.link.v1.Dispatch
-	15, // 12: fanfare.link.v1.AttachResponse.durable:type_name -> fanfare.link.v1.Durable
+	14, // 11: fanfare.link.v1.AttachResponse.dispatch:type_name -> fanfare.link.v1.Dispatch
+	16, // 12: fanfare.link.v1.AttachResponse.durable:type_name -> fanfare.link.v1.Durable
 	12, // 13: fanfare.link.v1.ShardSnapshot.endpoints:type_name -> fanfare.link.v1.Endpoint
 	12, // 14: fanfare.link.v1.SubscriptionDelta.put:type_name -> fanfare.link.v1.Endpoint
-	16, // 15: fanfare.link.v1.Endpoint.subscription:type_name -> fanfare.v1.Subscription
-	14, // 16: fanfare.link.v1.Dispatch.targets:type_name -> fanfare.link.v1.Target
-	1,  // 17: fanfare.link.v1.LinkService.Attach:input_type -> fanfare.link.v1.AttachRequest
-	8,  // 18: fanfare.link.v1.LinkService.Attach:output_type -> fanfare.link.v1.AttachResponse
-	18, // [18:19] is the sub-list for method output_type
-	17, // [17:18] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	18, // 15: fanfare.link.v1.Endpoint.subscription:type_name -> fanfare.v1.Subscription
+	13, // 16: fanfare.link.v1.Endpoint.credentials:type_name -> fanfare.link.v1.Credentials
+	17, // 17: fanfare.link.v1.Credentials.headers:type_name -> fanfare.link.v1.Credentials.HeadersEntry
+	19, // 18: fanfare.link.v1.Credentials.authentication:type_name -> fanfare.v1.Authentication
+	20, // 19: fanfare.link.v1.Credentials.tls:type_name -> fanfare.v1.TlsOptions
+	15, // 20: fanfare.link.v1.Dispatch.targets:type_name -> fanfare.link.v1.Target
+	1,  // 21: fanfare.link.v1.LinkService.Attach:input_type -> fanfare.link.v1.AttachRequest
+	8,  // 22: fanfare.link.v1.LinkService.Attach:output_type -> fanfare.link.v1.AttachResponse
+	22, // [22:23] is the sub-list for method output_type
+	21, // [21:22] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_link_v1_link_proto_init() }
@@ -1479,7 +1576,7 @@ func file_fanfare_link_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_link_v1_link_proto_rawDesc), len(file_fanfare_link_v1_link_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -938,8 +938,15 @@ type StoredSubscription struct {
 	Subscription *v1.Subscription `protobuf:"bytes,3,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	// Signing secrets, newest first, encrypted.
 	SealedSecrets [][]byte `protobuf:"bytes,4,rep,name=sealed_secrets,json=sealedSecrets,proto3" json:"sealed_secrets,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// When each of them ends; 0, or beyond the list: it does not.
+	SecretExpireTimesUnixMs []int64 `protobuf:"varint,10,rep,packed,name=secret_expire_times_unix_ms,json=secretExpireTimesUnixMs,proto3" json:"secret_expire_times_unix_ms,omitempty"`
+	// `whpk_…` of each of them; empty where it has none.
+	SecretPublicKeys []string `protobuf:"bytes,11,rep,name=secret_public_keys,json=secretPublicKeys,proto3" json:"secret_public_keys,omitempty"`
+	// Credentials in their encoding, encrypted; what subscription has of them is
+	// masked. Empty if there are none.
+	SealedCredentials []byte `protobuf:"bytes,12,opt,name=sealed_credentials,json=sealedCredentials,proto3" json:"sealed_credentials,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StoredSubscription) Reset() {
@@ -996,6 +1003,27 @@ func (x *StoredSubscription) GetSubscription() *v1.Subscription {
 func (x *StoredSubscription) GetSealedSecrets() [][]byte {
 	if x != nil {
 		return x.SealedSecrets
+	}
+	return nil
+}
+
+func (x *StoredSubscription) GetSecretExpireTimesUnixMs() []int64 {
+	if x != nil {
+		return x.SecretExpireTimesUnixMs
+	}
+	return nil
+}
+
+func (x *StoredSubscription) GetSecretPublicKeys() []string {
+	if x != nil {
+		return x.SecretPublicKeys
+	}
+	return nil
+}
+
+func (x *StoredSubscription) GetSealedCredentials() []byte {
+	if x != nil {
+		return x.SealedCredentials
 	}
 	return nil
 }
@@ -2001,12 +2029,16 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\x03put\x18\x02 \x01(\v2\x12.fanfare.v1.TenantR\x03put\"c\n" +
 	"\x12SubscriptionChange\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x125\n" +
-	"\x03put\x18\x02 \x01(\v2#.fanfare.link.v1.StoredSubscriptionR\x03put\"\xa1\x01\n" +
+	"\x03put\x18\x02 \x01(\v2#.fanfare.link.v1.StoredSubscriptionR\x03put\"\xbc\x02\n" +
 	"\x12StoredSubscription\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12<\n" +
 	"\fsubscription\x18\x03 \x01(\v2\x18.fanfare.v1.SubscriptionR\fsubscription\x12%\n" +
-	"\x0esealed_secrets\x18\x04 \x03(\fR\rsealedSecrets\"\xfb\x02\n" +
+	"\x0esealed_secrets\x18\x04 \x03(\fR\rsealedSecrets\x12<\n" +
+	"\x1bsecret_expire_times_unix_ms\x18\n" +
+	" \x03(\x03R\x17secretExpireTimesUnixMs\x12,\n" +
+	"\x12secret_public_keys\x18\v \x03(\tR\x10secretPublicKeys\x12-\n" +
+	"\x12sealed_credentials\x18\f \x01(\fR\x11sealedCredentials\"\xfb\x02\n" +
 	"\bOutcomes\x12$\n" +
 	"\rsubscriptions\x18\x01 \x03(\x04R\rsubscriptions\x12'\n" +
 	"\x0fsequence_deltas\x18\x02 \x03(\x12R\x0esequenceDeltas\x12\x18\n" +
