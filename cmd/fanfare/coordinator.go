@@ -169,7 +169,7 @@ func (c *coordinatorConfig) advertised() string {
 // run starts the coordinator and waits for its end. It stops as dev does.
 func (c *coordinatorConfig) run(cmd *cobra.Command) (err error) {
 	ctx, logger := cmd.Context(), c.logger()
-	secured, err := c.securityConfig.open(pki.Coordinator, logger)
+	secured, err := c.open(pki.Coordinator, logger)
 	if err != nil {
 		return err
 	}
@@ -228,7 +228,7 @@ func (c *coordinatorConfig) fill(n *node, e *engines, id cluster.MemberID) error
 		workers = insideWorkers
 	}
 	for i := range workers {
-		part := c.sendingConfig.part()
+		part := c.part()
 		part.id, part.store = cluster.MemberID(fmt.Sprintf("%s-worker-%d", id, i+1)), e.store
 		if err := n.addWorker(part); err != nil {
 			return err

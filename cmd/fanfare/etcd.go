@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -101,10 +100,4 @@ func isLoopback(host string) bool {
 	}
 	addr, err := netip.ParseAddr(host)
 	return err == nil && addr.IsLoopback()
-}
-
-// isLoopbackAddress is isLoopback of host:port.
-func isLoopbackAddress(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	return err == nil && isLoopback(host)
 }

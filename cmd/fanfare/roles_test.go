@@ -158,8 +158,10 @@ func TestInsecureCluster(t *testing.T) {
 	etcd, nats := startEtcd(t, "http", nil), startNATS(t, nil)
 	key := makeKey(t)
 	shared := []string{"--insecure", "--etcd-endpoints", etcd}
-	leading := append([]string{"--nats-url", nats, "--nats-replicas", "1", "--secrets-key-file", key, "--partitions", "4", "--slots", "4",
-		"--egress-allow-http", "--egress-allow-loopback"}, shared...)
+	leading := append([]string{
+		"--nats-url", nats, "--nats-replicas", "1", "--secrets-key-file", key, "--partitions", "4", "--slots", "4",
+		"--egress-allow-http", "--egress-allow-loopback",
+	}, shared...)
 	sending := append([]string{"--egress-allow-http", "--egress-allow-loopback"}, shared...)
 	a, b := startMember(t, "coordinator", "a", leading...), startMember(t, "coordinator", "b", leading...)
 	workers := []*member{startMember(t, "worker", "w1", sending...), startMember(t, "worker", "w2", sending...)}

@@ -122,7 +122,7 @@ func (c *workerConfig) validate() error {
 // run starts the worker and waits for its end.
 func (c *workerConfig) run(cmd *cobra.Command) (err error) {
 	ctx, logger := cmd.Context(), c.logger()
-	secured, err := c.securityConfig.open(pki.Worker, logger)
+	secured, err := c.open(pki.Worker, logger)
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (c *workerConfig) run(cmd *cobra.Command) (err error) {
 	if err := n.complete(); err != nil {
 		return err
 	}
-	part := c.sendingConfig.part()
+	part := c.part()
 	part.id, part.store = c.memberID(), cluster.NewEtcd(client, c.etcd.prefix)
 	if err := n.addWorker(part); err != nil {
 		return err

