@@ -169,14 +169,14 @@ func (l *landscape) describe(partitions, slots int) *fanfarev1.Cluster {
 		p := l.partitions[number]
 		leads[p.ready.Coordinator]++
 		described.Partitions = append(described.Partitions, &fanfarev1.Partition{
-			Id:     int32(number), //nolint:gosec // few partitions
+			Id:     int32(number),
 			Leader: string(p.ready.Coordinator), Epoch: p.ready.Epoch, Chosen: string(p.chosen),
 		})
 		for slot := range slots {
 			s := l.shards[cluster.Shard{Partition: number, Slot: slot}]
 			owns[s.by]++
 			described.Shards = append(described.Shards, &fanfarev1.Shard{
-				Partition: int32(number), Slot: int32(slot), //nolint:gosec // few of both
+				Partition: int32(number), Slot: int32(slot),
 				Worker: string(s.by), Epoch: s.revision,
 			})
 		}

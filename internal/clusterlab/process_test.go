@@ -40,7 +40,7 @@ func (p *process) start() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	cmd := exec.Command(p.path, p.args...) //nolint:gosec,noctx // our own programs, which outlive contexts and are killed by hand
+	cmd := exec.Command(p.path, p.args...) //nolint:noctx // it outlives contexts, and is killed by hand
 	cmd.Env = append(os.Environ(), p.env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	p.stdin, err = cmd.StdinPipe()
@@ -69,7 +69,13 @@ func (p *process) kill() {
 		return
 	}
 	p.signal(syscall.SIGKILL)
-	<-p.ended
+	p.awaitKilled()
+}
+
+func (p *process) awaitKilled() {
+	if err := <-p.ended; err == nil {
+		p.t.Errorf("%s ended by itself before it was killed; it said:\n%s", p.name, p.tail())
+	}
 	p.cmd = nil
 }
 
@@ -88,7 +94,7 @@ func (p *process) stop() {
 	case <-time.After(stopTimeout):
 		p.t.Errorf("%s has not ended %v after SIGTERM; it said:\n%s", p.name, stopTimeout, p.tail())
 		p.signal(syscall.SIGKILL)
-		<-p.ended
+		p.awaitKilled()
 	}
 	p.cmd = nil
 }
@@ -107,7 +113,6 @@ func (p *process) tail() string {
 func buildBinary(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "fanfare")
-	//nolint:gosec // arguments of our own
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "github.com/fanfare-dev/fanfare/cmd/fanfare").CombinedOutput()
 	if err != nil {
 		t.Fatalf("building fanfare: %v\n%s", err, out)
@@ -117,7 +122,6 @@ func buildBinary(t testing.TB) string {
 
 func run(t testing.TB, path string, args ...string) {
 	t.Helper()
-	//nolint:gosec // arguments of our own
 	if out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput(); err != nil {
 		t.Fatalf("running %s: %v\n%s", fmt.Sprint(args), err, out)
 	}

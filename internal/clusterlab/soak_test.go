@@ -23,7 +23,7 @@ func TestSoak(t *testing.T) {
 	if err != nil {
 		t.Skip("SOAK is not set to a duration; see make soak")
 	}
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any number
+	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("SEED"); text != "" {
 		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
 			t.Fatalf("reading SEED: %v", err)

@@ -28,8 +28,8 @@ const pageSize = 1000
 // Tenant is whose events and subscriptions the helpers are about.
 const Tenant = "tenants/default"
 
-// Client calls the API. Only the leader of a tenant's partition serves it, so
-// each call is made to one coordinator after the other until one does. Safe
+// Client calls the API. Every coordinator serves it; since some may be dead or
+// cut off, each call is made to one after the other until one answers. Safe
 // for concurrent use.
 type Client struct {
 	cluster *Cluster
