@@ -132,12 +132,12 @@ func TestAttemptOutcome(t *testing.T) {
 		},
 		{
 			"429 with Retry-After", respond(429, http.Header{"Retry-After": {"90"}}, http.NoBody), 1,
-			&linkv1.Outcome{Kind: linkv1.Outcome_RETRY, StatusCode: 429, ErrorClass: "status", Error: "the endpoint answered 429 Too Many Requests"},
+			&linkv1.Outcome{Kind: linkv1.Outcome_RETRY, StatusCode: 429, ErrorClass: "status", Error: "the endpoint answered 429 Too Many Requests", HoldUntilUnixMs: 90_000},
 			90 * time.Second, verdictFailing,
 		},
 		{
 			"503, the last attempt", respond(503, http.Header{"Retry-After": {"90"}}, http.NoBody), 10,
-			&linkv1.Outcome{Kind: linkv1.Outcome_DEAD, StatusCode: 503, ErrorClass: "status", Error: "the endpoint answered 503 Service Unavailable"}, 0, verdictFailing,
+			&linkv1.Outcome{Kind: linkv1.Outcome_DEAD, StatusCode: 503, ErrorClass: "status", Error: "the endpoint answered 503 Service Unavailable", HoldUntilUnixMs: 90_000}, 0, verdictFailing,
 		},
 		{
 			"a status without a name", respond(599, nil, http.NoBody), 1,
@@ -173,6 +173,9 @@ func TestAttemptOutcome(t *testing.T) {
 				test.want.Subscription, test.want.Sequence, test.want.Index = 3, 4, 5
 				test.want.Attempt = test.attempt
 				test.want.StartTimeUnixMs = time.Now().UnixMilli()
+				if test.want.GetHoldUntilUnixMs() > 0 {
+					test.want.HoldUntilUnixMs += time.Now().UnixMilli()
+				}
 				if test.wait > 0 {
 					test.want.NextTimeUnixMs = time.Now().Add(test.wait).UnixMilli()
 				}

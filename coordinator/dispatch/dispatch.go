@@ -474,10 +474,8 @@ func (d *Dispatch) turn(owner *session, now int64) (Send, bool) {
 			owner.credit.Take()
 			d.place(s, owner, owner, it)
 			d.arm(s)
-			return Send{
-				owner.id, ledger.Delivery{Subscription: s.number, Position: it.position},
-				it.attempts + 1, s.sendLane(it.lane),
-			}, true
+			delivery := ledger.Delivery{Subscription: s.number, Position: it.position}
+			return Send{owner.id, delivery, it.attempts + 1, s.sendLane(it.lane)}, true
 		}
 	}
 	return Send{}, false
