@@ -253,8 +253,8 @@ func (c *checker) hmac(h *spec.Hook, m *spec.Match, path string) {
 	if len(m.AllSecrets()) == 0 && m.SecretFile == "" {
 		c.fatal(path, "hook %q: %s without a secret fails every request", h.ID, m.Type)
 	}
-	if strings.HasPrefix(m.Type, "payload-hash-") {
-		c.doubt(path+".type", "hook %q: %s is an old name of payload-hmac-%s", h.ID, m.Type, strings.TrimPrefix(m.Type, "payload-hash-"))
+	if after, ok := strings.CutPrefix(m.Type, "payload-hash-"); ok {
+		c.doubt(path+".type", "hook %q: %s is an old name of payload-hmac-%s", h.ID, m.Type, after)
 	}
 	if strings.HasSuffix(m.Type, "sha1") {
 		c.doubt(path+".type", "hook %q: SHA-1 is weak; most senders offer SHA-256", h.ID)

@@ -130,10 +130,10 @@ func (l *lines) walkMerged(value *yaml.Node, want reflect.Type, path string, dep
 
 // fieldOf finds the field of a key, as encoding/json does.
 func fieldOf(structure reflect.Type, key string) (field reflect.Type, name string, ok bool) {
-	for i := range structure.NumField() {
-		name := structure.Field(i).Tag.Get("json")
+	for field := range structure.Fields() {
+		name := field.Tag.Get("json")
 		if strings.EqualFold(name, key) {
-			return structure.Field(i).Type, name, true
+			return field.Type, name, true
 		}
 	}
 	return nil, "", false
@@ -145,8 +145,8 @@ func similar(structure reflect.Type, key string) string {
 	plain := func(s string) string {
 		return strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(s))
 	}
-	for i := range structure.NumField() {
-		name := structure.Field(i).Tag.Get("json")
+	for field := range structure.Fields() {
+		name := field.Tag.Get("json")
 		if plain(name) == plain(key) || strings.TrimSuffix(plain(name), "s") == strings.TrimSuffix(plain(key), "s") {
 			return "; is " + name + " meant?"
 		}

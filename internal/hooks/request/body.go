@@ -9,6 +9,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -239,12 +240,7 @@ func (p *Parser) isJSONFile(name string, file *multipart.FileHeader) bool {
 			return true
 		}
 	}
-	for _, contentType := range file.Header["Content-Type"] {
-		if contentType == "application/json" {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(file.Header["Content-Type"], "application/json")
 }
 
 // parseFile returns the object in a file; a nil one if it is none. The error

@@ -18,10 +18,11 @@ type route struct{ pattern *regexp.Regexp }
 // newRoute returns the route /prefix/{id}. In the prefix, {name} is any text
 // without a slash, and {name:regexp} what the expression says.
 func newRoute(prefix string) (route, error) {
-	pattern := "^/"
+	var pattern strings.Builder
+	pattern.WriteString("^/")
 	for rest := prefix; rest != ""; {
 		text, after, found := strings.Cut(rest, "{")
-		pattern += regexp.QuoteMeta(text)
+		pattern.WriteString(regexp.QuoteMeta(text))
 		if !found {
 			break
 		}
@@ -33,13 +34,13 @@ func newRoute(prefix string) (route, error) {
 		if !given {
 			expression = "[^/]+"
 		}
-		pattern += "(?:" + expression + ")"
+		pattern.WriteString("(?:" + expression + ")")
 		rest = following
 	}
 	if prefix != "" {
-		pattern += "/"
+		pattern.WriteString("/")
 	}
-	compiled, err := regexp.Compile(pattern + "(?P<id>.*)$")
+	compiled, err := regexp.Compile(pattern.String() + "(?P<id>.*)$")
 	if err != nil {
 		return route{}, err
 	}

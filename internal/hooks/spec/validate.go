@@ -98,7 +98,7 @@ func (m *Match) validate() error {
 		if len(strings.Fields(m.IPRange)) == 0 {
 			return errors.New("ip-range: a cidr rule needs at least one")
 		}
-		for _, text := range strings.Fields(m.IPRange) {
+		for text := range strings.FieldsSeq(m.IPRange) {
 			if _, err := Prefix(text); err != nil {
 				return fmt.Errorf("ip-range: %w", err)
 			}
