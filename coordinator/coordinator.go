@@ -72,6 +72,8 @@ type Config struct {
 	Abort func(error)
 	// Engines says what the cluster stands on, for those who look.
 	Engines []*fanfarev1.Engine
+	// Retention says how long the history is kept. Run removes what is older.
+	Retention history.Retention
 }
 
 // Coordinator is one coordinator process.
@@ -123,6 +125,8 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	if c.config.Disk != nil {
 		group.Go(func() error { return c.config.Disk.Run(ctx) })
 	}
+	keeper := &history.Keeper{Store: c.config.History, Retention: c.config.Retention, Logger: c.config.Logger}
+	group.Go(func() error { return keeper.Run(ctx) })
 	group.Go(func() error { return c.serve(ctx) })
 	group.Go(func() error {
 		return cluster.Live(ctx, c.config.Cluster, c.config.Member, c.live)

@@ -71,6 +71,8 @@ type devConfig struct {
 	demo        bool
 	minFree     bytesFlag // of the disk that dataDir is on; 0: the default
 	maxLog      bytesFlag // of each partition's log; 0: no limit
+	historyURL  string    // of PostgreSQL; empty: SQLite
+	keep        retentionFlags
 }
 
 func devCommand() *cobra.Command {
@@ -97,6 +99,8 @@ func devCommand() *cobra.Command {
 	flags.Var(&config.minFree, "min-free-space",
 		"refuse events while less of the data folder's disk is free (default 2 % of it, 256 MiB to 1 GiB)")
 	flags.Var(&config.maxLog, "max-log-bytes", "refuse events of a partition while its log is larger (default no limit)")
+	flags.StringVar(&config.historyURL, "history", "", "PostgreSQL database for the history, as in postgres://user@host/database (default SQLite in --data-dir)")
+	config.keep.register(cmd)
 	flags.StringVar(&config.logFormat, "log-format", "text", "text or json")
 	flags.TextVar(&config.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	flags.BoolVar(&config.demo, "demo", false, "subscribe two receivers, publish real events, and show what happens")
@@ -125,6 +129,8 @@ func (c devConfig) validate() error {
 		return usagef("--grpc-address is %q; want host:port, as in 127.0.0.1:7400", c.grpcAddress)
 	case !validAddress(c.httpAddress):
 		return usagef("--http-address is %q; want host:port, as in 127.0.0.1:7480", c.httpAddress)
+	case c.keep.retention().Validate() != nil:
+		return usagef("%w", c.keep.retention().Validate())
 	case c.workers < 1 || c.workers > most:
 		return usagef("--workers is %d; 1 to %d are allowed", c.workers, most)
 	case c.partitions < 1 || c.partitions > most:
@@ -244,11 +250,10 @@ func startEngines(ctx context.Context, config devConfig, logger *slog.Logger) (_
 	if e.secrets, err = loadSecrets(in("secrets.key"), in("nats")); err != nil {
 		return nil, err
 	}
-	sqlite, err := history.OpenSQLite(ctx, in("history.db"))
-	if err != nil {
+	if e.history, err = openHistory(ctx, config.historyURL, in("history.db")); err != nil {
 		return nil, err
 	}
-	e.history, e.closers = sqlite, append(e.closers, sqlite.Close)
+	e.closers = append(e.closers, e.history.Close)
 	if e.etcd, err = embeddedetcd.Start(ctx, embeddedetcd.Config{Dir: in("etcd"), Logger: logger}); err != nil {
 		return nil, fmt.Errorf("starting etcd: %w", err)
 	}
@@ -362,9 +367,25 @@ func (p *devParts) addCoordinator(e *engines, store cluster.Store, policy egress
 		Abort: func(err error) {
 			os.Exit(report(os.Stderr, "fanfare dev", fmt.Errorf("%w; start it again when there is space", err)))
 		},
-		Engines: e.describe(),
+		Engines:   e.describe(),
+		Retention: p.config.keep.retention(),
 	})
 	return nil
+}
+
+// openHistory opens a database of PostgreSQL or, without a URL, a file.
+func openHistory(ctx context.Context, url, file string) (history.Store, error) {
+	if url == "" {
+		return history.OpenSQLite(ctx, file)
+	}
+	return history.OpenPostgres(ctx, url, history.PostgresConfig{})
+}
+
+func describeHistory(store history.Store) *fanfarev1.Engine {
+	if _, ok := store.(*history.Postgres); ok {
+		return &fanfarev1.Engine{Name: "history", Description: "PostgreSQL", Sync: "before the log is purged; it is made again from the log"}
+	}
+	return &fanfarev1.Engine{Name: "history", Description: "SQLite", Sync: "at checkpoints; it is made again from the log"}
 }
 
 func (e *engines) describe() []*fanfarev1.Engine {
@@ -375,7 +396,7 @@ func (e *engines) describe() []*fanfarev1.Engine {
 	return []*fanfarev1.Engine{
 		{Name: "etcd", Description: "embedded", Sync: "always"},
 		{Name: "nats", Description: "embedded", Sync: sync},
-		{Name: "history", Description: "SQLite", Sync: "at checkpoints; it is made again from the log"},
+		describeHistory(e.history),
 	}
 }
 

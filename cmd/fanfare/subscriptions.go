@@ -24,6 +24,7 @@ func subscriptionsCommand(s *settings) *cobra.Command {
 		updateSubscriptionCommand(s),
 		pauseSubscriptionCommand(s),
 		resumeSubscriptionCommand(s),
+		statsCommand(s),
 		deleteSubscriptionCommand(s),
 	)
 	cmd.Aliases = []string{"subscription", "subs"}

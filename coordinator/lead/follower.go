@@ -37,6 +37,7 @@ type follower struct {
 	snapshots []uint64 // sequences of the newest ones, oldest first
 	unsaved   int      // bytes of log since the newest snapshot
 	savedAt   time.Time
+	floor     uint64  // the first record that the log has
 	silence   silence // of the snapshots' store
 }
 
@@ -135,6 +136,7 @@ func (f *follower) begin(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	f.floor = bounds.First
 	f.snapshots = []uint64{f.state.Sequence()}
 	f.savedAt = time.Now()
 	f.leader.followed.set(f.position)
@@ -144,7 +146,7 @@ func (f *follower) begin(ctx context.Context) (err error) {
 // gather folds committed records until there is enough for a batch, or no
 // more.
 func (f *follower) gather(ctx context.Context) (history.Batch, []ledger.DeliveryChange, error) {
-	batch := history.Batch{Partition: f.leader.config.Partition, Prev: f.position}
+	batch := history.Batch{Partition: f.leader.config.Partition, Prev: f.position, Floor: f.floor}
 	var changes []ledger.DeliveryChange
 	for rows := 0; rows < followRows && f.state.Sequence() < f.leader.recent.committed.get(); {
 		c, err := f.next(ctx)
@@ -231,7 +233,7 @@ func (f *follower) addDelivery(batch *history.Batch, now int64, change ledger.De
 	batch.Deliveries = append(batch.Deliveries, row)
 	if change.Outcome != nil {
 		batch.Attempts = append(batch.Attempts, history.AttemptRow{
-			Key: row.Key, Tenant: row.Tenant, Attempt: attemptOf(change),
+			Key: row.Key, Tenant: row.Tenant, SubscriptionID: row.SubscriptionID, Attempt: attemptOf(change),
 		})
 	}
 }
@@ -355,5 +357,6 @@ func (f *follower) purge(ctx context.Context) error {
 	if err := config.Log.Purge(ctx, floor-1); err != nil {
 		return err
 	}
+	f.floor = max(f.floor, floor)
 	return f.leader.measure(ctx)
 }
