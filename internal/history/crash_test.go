@@ -21,8 +21,11 @@ import (
 // writerVariable makes this test's program one that writes a batch.
 const writerVariable = "FANFARE_HISTORY_WRITER"
 
-// How often the writer is killed. Each costs a process.
-const crashes = 15
+// How often there is a crash. Each costs a process, or a start of the server.
+const (
+	crashes         = 15
+	postgresCrashes = 5 // in each way
+)
 
 // writerTask is what such a process is to do.
 type writerTask struct {
@@ -150,7 +153,7 @@ func TestPostgresKilled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			url := server.URL()
 			reopen := func() history.Store { return openPostgres(t, url) }
-			historytest.Crash(t, 23, crashes, reopen, func(rng *rand.Rand, store history.Store, batch history.Batch) {
+			historytest.Crash(t, 23, postgresCrashes, reopen, func(rng *rand.Rand, store history.Store, batch history.Batch) {
 				write(rng, url, store, batch)
 			})
 		})

@@ -1,6 +1,7 @@
 package historytest
 
 import (
+	"maps"
 	"strconv"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 // what happened in each minute.
 type tally map[time.Time]map[string]uint64
 
-// tallies adds a batch to the tallies of all subscriptions.
+// addTally adds a batch to the tallies of all subscriptions.
 func addTally(tallies map[string]tally, batch history.Batch) {
 	add := func(tenant, subscription string, at time.Time, what string) {
 		name, minute := tenant+"/"+subscription, at.Truncate(time.Minute).UTC()
@@ -54,9 +55,7 @@ func flat(c *history.Counts) map[string]uint64 {
 	all := map[string]uint64{
 		"DELIVERED": c.Delivered, "DEAD": c.Dead, "EXPIRED": c.Expired, "CANCELLED": c.Cancelled, "attempts": c.Attempts, "failed": c.Failed,
 	}
-	for class, n := range c.Classes {
-		all[class] = n
-	}
+	maps.Copy(all, c.Classes)
 	for what, n := range all {
 		if n == 0 {
 			delete(all, what)

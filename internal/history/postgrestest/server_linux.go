@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -161,9 +162,7 @@ func (s *Server) URL() string {
 
 func (s *Server) address(parameters url.Values) string {
 	query := url.Values{"host": {s.dir}, "user": {"fanfare"}, "dbname": {"postgres"}}
-	for name, values := range parameters {
-		query[name] = values
-	}
+	maps.Copy(query, parameters)
 	return "postgres:///?" + query.Encode()
 }
 
