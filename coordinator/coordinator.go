@@ -96,6 +96,8 @@ type Config struct {
 	Abort func(error)
 	// Engines says what the cluster stands on, for those who look.
 	Engines []*fanfarev1.Engine
+	// Retention says how long the history is kept. Run removes what is older.
+	Retention history.Retention
 }
 
 // Guard says who may call over HTTP.
@@ -183,6 +185,8 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	if c.config.Disk != nil {
 		group.Go(func() error { return c.config.Disk.Run(serving) })
 	}
+	keeper := &history.Keeper{Store: c.config.History, Retention: c.config.Retention, Logger: c.config.Logger}
+	group.Go(func() error { return keeper.Run(serving) })
 	group.Go(func() error { return c.serve(serving) })
 	group.Go(func() error {
 		defer stopServing()

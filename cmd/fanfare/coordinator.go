@@ -57,7 +57,7 @@ type coordinatorConfig struct {
 	dataDir     string
 	grpcAddress string
 	advertise   string
-	history     string
+	history     historyConfig
 	secretsKey  string
 	partitions  int
 	slots       int
@@ -87,8 +87,7 @@ func (c *coordinatorConfig) register(flags *pflag.FlagSet) {
 	flags.StringVar(&c.grpcAddress, "grpc-address", defaultAddress, "where to serve gRPC")
 	flags.StringVar(&c.advertise, "advertise-address", "", "host:port at which workers and other coordinators reach this one "+
 		"(default --grpc-address, with the host's name if that is every interface)")
-	flags.StringVar(&c.history, "history", "", "where the history is: sqlite:PATH or postgres://… (default SQLite in --data-dir)")
-	setting.HideUser(flags, "history")
+	c.history.register(flags)
 	flags.StringVar(&c.secretsKey, "secrets-key-file", "", "key of the signing secrets, the same for every coordinator; `fanfare keys create` makes it "+
 		"(embedded: default in --data-dir)")
 	flags.IntVar(&c.partitions, "partitions", coordinator.DefaultPartitions, "how many logs to spread tenants over; fixed once the cluster is made")
@@ -110,7 +109,7 @@ func (c *coordinatorConfig) validate() error {
 		c.etcd.validate(c.plainEngines()),
 		c.nats.validate(c.plainEngines()),
 		validateAddress("grpc-address", c.grpcAddress, defaultAddress),
-		validateHistory(c.history),
+		c.history.validate(),
 		within("partitions", c.partitions, 1, mostPartitions),
 		within("slots", c.slots, 1, mostSlots),
 		within("workers", c.workers, 0, mostInside),
@@ -202,9 +201,9 @@ func (c *coordinatorConfig) run(cmd *cobra.Command) (err error) {
 func (c *coordinatorConfig) openEngines(ctx context.Context) (*engines, error) {
 	logger := c.logger()
 	if c.embedded() {
-		return embedEngines(ctx, c.dataDir, c.history, logger)
+		return embedEngines(ctx, c.dataDir, c.history.url, logger)
 	}
-	if !strings.HasPrefix(c.history, postgresScheme) {
+	if !strings.HasPrefix(c.history.url, postgresScheme) {
 		logger.Warn("the history is in this coordinator's own SQLite: it shows what this coordinator has led, and is made again where a partition moves; " +
 			"several coordinators share one in PostgreSQL")
 	}
@@ -219,7 +218,7 @@ func (c *coordinatorConfig) fill(n *node, e *engines, id cluster.MemberID) error
 	if err := n.addCoordinator(coordinatorPart{
 		id: id, grpc: c.grpcAddress, http: c.http, advertise: c.advertised(), engines: e,
 		partitions: c.partitions, slots: c.slots, stopTimeout: c.stopTimeout,
-		minFree: c.minFree.value, maxLog: c.maxLog.value,
+		minFree: c.minFree.value, maxLog: c.maxLog.value, retention: c.history.retention(),
 	}); err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ func deliveriesCommand(s *settings) *cobra.Command {
 		listDeliveriesCommand(s),
 		getDeliveryCommand(s),
 		listAttemptsCommand(s),
+		exportDeliveriesCommand(s),
 		retryDeliveriesCommand(s),
 	)
 	cmd.Aliases = []string{"delivery"}
@@ -30,18 +31,26 @@ func deliveriesCommand(s *settings) *cobra.Command {
 
 // deliveryFilter holds the flags that choose deliveries.
 type deliveryFilter struct {
-	subscription, event string
-	state               stateFlag
-	within              timeRange
+	subscription, event     string
+	eventType, trace        string
+	statusClass, errorClass string
+	state                   stateFlag
+	within                  timeRange
 }
 
 func (f *deliveryFilter) register(cmd *cobra.Command, s *settings) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.subscription, "subscription", "", "only this subscription's")
 	flags.StringVar(&f.event, "event", "", "only this event's")
+	flags.StringVar(&f.eventType, "event-type", "", "only of events of exactly this type")
+	flags.StringVar(&f.trace, "trace", "", "only of events published in this trace")
+	flags.StringVar(&f.statusClass, "status", "", "only if last answered so: 1xx, 2xx, 3xx, 4xx, 5xx")
+	flags.StringVar(&f.errorClass, "error", "", "only if last failed so: timeout, connect, status, …")
 	flags.Var(&f.state, "state", "only in this state: "+strings.Join(stateNames(), ", "))
 	f.within.register(cmd, "deliveries that began to be owed")
 	complete(cmd, "state", stateNames()...)
+	complete(cmd, "status", "1xx", "2xx", "3xx", "4xx", "5xx")
+	complete(cmd, "error", "dns", "connect", "tls", "timeout", "reset", "protocol", "egress_denied", "canceled", "status", "payload", "other")
 	s.completeSubscriptionFlag(cmd)
 }
 
@@ -57,6 +66,7 @@ func listDeliveriesCommand(s *settings) *cobra.Command {
 		Example: `  fanfare deliveries list --state pending
   fanfare deliveries list --subscription sub_1f4 --state dead --since 24h
   fanfare deliveries list --state expired --all
+  fanfare deliveries list --event-type order.created --status 5xx
   fanfare deliveries list --event evt_01k9zq7h3d8vj1m4w0e5t6y7u8 -o json`,
 		Args: noArgs,
 		RunE: s.run(func(ctx context.Context, c *client, _ []string) error {
@@ -66,6 +76,8 @@ func listDeliveriesCommand(s *settings) *cobra.Command {
 					Parent: c.tenant, PageSize: size, PageToken: token,
 					Subscription: filter.subscription, Event: filter.event, State: filter.state.value,
 					StartTime: filter.within.since.value, EndTime: filter.within.until.value,
+					EventType: filter.eventType, TraceId: filter.trace,
+					StatusClass: filter.statusClass, ErrorClass: filter.errorClass,
 				})
 			}
 			return deliveries.print(ctx, c, pages)
@@ -73,6 +85,38 @@ func listDeliveriesCommand(s *settings) *cobra.Command {
 	}
 	filter.register(cmd, s)
 	pages.register(cmd)
+	return cmd
+}
+
+func exportDeliveriesCommand(s *settings) *cobra.Command {
+	var (
+		filter   deliveryFilter
+		attempts bool
+	)
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Write deliveries as lines of JSON, newest event first",
+		Long: `Write deliveries to standard output, each as one line of JSON, newest event first,
+with all their attempts if --attempts is given. All filters that are given must
+hold. How far it is is said on standard error.`,
+		Example: `  fanfare deliveries export --since 24h > deliveries.jsonl
+  fanfare deliveries export --state dead --attempts | jq -r .delivery.lastErrorClass`,
+		Args: noArgs,
+		RunE: s.run(func(ctx context.Context, c *client, _ []string) error {
+			stream, err := c.deliveries().ExportDeliveries(ctx, &fanfarev1.ExportDeliveriesRequest{
+				Parent: c.tenant, Subscription: filter.subscription, Event: filter.event, State: filter.state.value,
+				StartTime: filter.within.since.value, EndTime: filter.within.until.value,
+				EventType: filter.eventType, TraceId: filter.trace,
+				StatusClass: filter.statusClass, ErrorClass: filter.errorClass, WithAttempts: attempts,
+			})
+			if err != nil {
+				return err
+			}
+			return writeExport(c, "deliveries", stream)
+		}),
+	}
+	filter.register(cmd, s)
+	cmd.Flags().BoolVar(&attempts, "attempts", false, "with all attempts of each")
 	return cmd
 }
 
@@ -179,6 +223,7 @@ func deliveryDetails(d *fanfarev1.Delivery) details {
 		{"Name", d.GetName()},
 		{"Event", lastPart(d.GetEvent())},
 		{"Event type", d.GetEventType()},
+		{"Trace", d.GetTraceId()},
 		{"Subscription", lastPart(d.GetSubscription())},
 		{"State", stateName(d.GetState())},
 		{"Attempts", number(d.GetAttemptCount())},

@@ -53,6 +53,7 @@ type devConfig struct {
 	minFree     bytesFlag // of the disk that dataDir is on; 0: the default
 	maxLog      bytesFlag // of each partition's log; 0: no limit
 	egress      egressConfig
+	history     historyConfig
 }
 
 func devCommand() *cobra.Command {
@@ -73,6 +74,7 @@ func (c *devConfig) register(flags *pflag.FlagSet) {
 	flags.IntVar(&c.partitions, "partitions", devPartitions, "how many logs to spread tenants over, 1 to 64; fixed once there is data")
 	registerSpace(flags, &c.minFree, &c.maxLog)
 	c.egress.registerLists(flags)
+	c.history.register(flags)
 	flags.BoolVar(&c.demo, "demo", false, "subscribe two receivers, publish real events, and show what happens")
 }
 
@@ -94,6 +96,7 @@ func (c *devConfig) validate() error {
 		within("workers", c.workers, 1, mostInside),
 		within("partitions", c.partitions, 1, mostPartitions),
 		c.egress.validate(),
+		c.history.validate(),
 		c.logConfig.validate(),
 	)
 }
@@ -116,7 +119,7 @@ func (c *devConfig) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	engines, err := embedEngines(ctx, c.dataDir, "", logger)
+	engines, err := embedEngines(ctx, c.dataDir, c.history.url, logger)
 	if ended(ctx) && errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -153,7 +156,7 @@ func (c *devConfig) fill(n *node, e *engines) error {
 	if err := n.addCoordinator(coordinatorPart{
 		id: "coordinator-1", grpc: c.grpcAddress, http: c.httpAddress, engines: e,
 		partitions: c.partitions, slots: lead.DefaultSlots, stopTimeout: devStopTimeout,
-		minFree: c.minFree.value, maxLog: c.maxLog.value,
+		minFree: c.minFree.value, maxLog: c.maxLog.value, retention: c.history.retention(),
 	}); err != nil {
 		return err
 	}

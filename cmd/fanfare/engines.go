@@ -119,7 +119,7 @@ func joinEngines(ctx context.Context, config *coordinatorConfig, logger *slog.Lo
 	if e.secrets, err = openSecrets(config.secretsKey); err != nil {
 		return nil, err
 	}
-	if err := e.openHistory(ctx, config.history, filepath.Join(config.dataDir, "history.db")); err != nil {
+	if err := e.openHistory(ctx, config.history.url, filepath.Join(config.dataDir, "history.db")); err != nil {
 		return nil, err
 	}
 	etcd, err := config.etcd.dial()
@@ -157,23 +157,21 @@ func (e *engines) openHistory(ctx context.Context, url, file string) error {
 	e.history = store
 	e.onClose(end)
 	if strings.HasPrefix(url, postgresScheme) {
-		e.describe("history", "PostgreSQL", "as the server is set; it is made again from the log")
+		e.describe("history", "PostgreSQL", "before the log is purged; it is made again from the log")
 		return nil
 	}
 	e.describe("history", "SQLite", "at checkpoints; it is made again from the log")
 	return nil
 }
 
-// The schemes of --history.
-const (
-	sqliteScheme   = "sqlite:"
-	postgresScheme = "postgres://"
-)
-
 // openHistory opens a history. Whoever calls it ends it.
 func openHistory(ctx context.Context, url, file string) (store history.Store, end func() error, err error) {
 	if strings.HasPrefix(url, postgresScheme) {
-		return nil, nil, setting.Wrong("history", "is in PostgreSQL, which this build does not support; sqlite:PATH is")
+		postgres, err := history.OpenPostgres(ctx, url, history.PostgresConfig{})
+		if err != nil {
+			return nil, nil, err
+		}
+		return postgres, postgres.Close, nil
 	}
 	if path, given := strings.CutPrefix(url, sqliteScheme); given {
 		file = path
@@ -183,15 +181,6 @@ func openHistory(ctx context.Context, url, file string) (store history.Store, en
 		return nil, nil, err
 	}
 	return sqlite, sqlite.Close, nil
-}
-
-// validateHistory checks the form of a history's URL; "" is the default.
-func validateHistory(url string) error {
-	path, sqlite := strings.CutPrefix(url, sqliteScheme)
-	if url == "" || sqlite && path != "" || strings.HasPrefix(url, postgresScheme) {
-		return nil
-	}
-	return setting.Wrong("history", "is neither sqlite:PATH nor postgres://…")
 }
 
 // loadSecrets returns the box that the signing secrets in the logs are sealed

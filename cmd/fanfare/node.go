@@ -19,6 +19,7 @@ import (
 	"github.com/fanfare-dev/fanfare/coordinator/lead"
 	"github.com/fanfare-dev/fanfare/internal/access"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
+	"github.com/fanfare-dev/fanfare/internal/history"
 	"github.com/fanfare-dev/fanfare/internal/telemetry"
 	"github.com/fanfare-dev/fanfare/internal/version"
 	"github.com/fanfare-dev/fanfare/worker"
@@ -59,6 +60,7 @@ type coordinatorPart struct {
 	stopTimeout time.Duration
 	minFree     uint64
 	maxLog      uint64
+	retention   history.Retention
 }
 
 // addCoordinator makes the coordinator, and binds its addresses.
@@ -103,6 +105,7 @@ func (n *node) addCoordinator(p coordinatorPart) error {
 		Slots:       p.slots,
 		StopTimeout: p.stopTimeout,
 		MaxLogBytes: p.maxLog,
+		Retention:   p.retention,
 		Engines:     p.engines.described,
 	}
 	if p.engines.free != nil {

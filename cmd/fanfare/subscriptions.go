@@ -26,6 +26,7 @@ func subscriptionsCommand(s *settings) *cobra.Command {
 		updateSubscriptionCommand(s),
 		pauseSubscriptionCommand(s),
 		resumeSubscriptionCommand(s),
+		statsCommand(s),
 		deleteSubscriptionCommand(s),
 		testSubscriptionCommand(s),
 		rotateSecretCommand(s),

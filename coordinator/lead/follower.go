@@ -37,7 +37,7 @@ type follower struct {
 	snapshots []uint64 // sequences of the newest ones, oldest first
 	unsaved   int      // bytes of log since the newest snapshot
 	savedAt   time.Time
-	purged    uint64                                       // the log begins here, or later
+	floor     uint64                                       // the log begins here, or later
 	stored    map[ledger.Number]*linkv1.StoredSubscription // as the leader has them at the start; nil after that
 	silence   silence                                      // of the snapshots' store
 }
@@ -173,6 +173,7 @@ func (f *follower) begin(ctx context.Context) (err error) {
 	// What is stored later comes to both in the same record.
 	f.state.Adopt(f.stored)
 	f.stored = nil
+	f.floor = bounds.First
 	f.snapshots = []uint64{f.state.Sequence()}
 	f.savedAt = time.Now()
 	f.leader.followed.set(f.position)
@@ -182,7 +183,7 @@ func (f *follower) begin(ctx context.Context) (err error) {
 // gather folds committed records until there is enough for a batch, or no
 // more.
 func (f *follower) gather(ctx context.Context) (history.Batch, []ledger.DeliveryChange, error) {
-	batch := history.Batch{Partition: f.leader.config.Partition, Prev: f.position}
+	batch := history.Batch{Partition: f.leader.config.Partition, Prev: f.position, Floor: f.floor}
 	var changes []ledger.DeliveryChange
 	for rows := 0; rows < followRows && f.state.Sequence() < f.leader.recent.committed.get(); {
 		c, err := f.next(ctx)
@@ -269,7 +270,7 @@ func (f *follower) addDelivery(batch *history.Batch, now int64, change ledger.De
 	batch.Deliveries = append(batch.Deliveries, row)
 	if change.Outcome != nil {
 		batch.Attempts = append(batch.Attempts, history.AttemptRow{
-			Key: row.Key, Tenant: row.Tenant, Attempt: attemptOf(change),
+			Key: row.Key, Tenant: row.Tenant, SubscriptionID: row.SubscriptionID, Attempt: attemptOf(change),
 		})
 	}
 }
@@ -387,7 +388,7 @@ func (f *follower) giveUp(ctx context.Context) error {
 // wake here: what it purges then its successor has given up, too.
 func (f *follower) purge(ctx context.Context) error {
 	floor := f.state.KeptFrom()
-	if floor <= max(f.purged, 1) {
+	if floor <= max(f.floor, 1) {
 		return nil
 	}
 	// What is purged cannot be written again: the history must not fall back
@@ -398,6 +399,6 @@ func (f *follower) purge(ctx context.Context) error {
 	if err := f.leader.config.Log.Purge(ctx, floor-1); err != nil {
 		return err
 	}
-	f.purged = floor
+	f.floor = max(f.floor, floor)
 	return f.leader.measure(ctx)
 }

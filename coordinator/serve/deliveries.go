@@ -85,17 +85,8 @@ func (s *Server) ListDeliveries(ctx context.Context, request *fanfarev1.ListDeli
 	if err != nil {
 		return nil, err
 	}
-	query := history.DeliveryQuery{Tenant: string(tenant), State: request.GetState()}
-	if _, known := fanfarev1.Delivery_State_name[int32(query.State)]; !known {
-		return nil, invalid("state", "is %d, which is not a state", query.State)
-	}
-	if query.SubscriptionID, err = parseFilter("subscription", request.GetSubscription(), tenant, "subscriptions"); err != nil {
-		return nil, err
-	}
-	if query.EventID, err = parseFilter("event", request.GetEvent(), tenant, "events"); err != nil {
-		return nil, err
-	}
-	if query.Start, query.End, err = between(request.GetStartTime(), request.GetEndTime()); err != nil {
+	query, err := deliveryQuery(tenant, request)
+	if err != nil {
 		return nil, err
 	}
 	if err := s.followed(ctx, tenant); err != nil {
@@ -109,6 +100,125 @@ func (s *Server) ListDeliveries(ctx context.Context, request *fanfarev1.ListDeli
 		return nil, err
 	}
 	return &fanfarev1.ListDeliveriesResponse{Deliveries: deliveries, NextPageToken: next}, nil
+}
+
+// deliveryFilter is what requests have in common that select deliveries.
+type deliveryFilter interface {
+	GetSubscription() string
+	GetEvent() string
+	GetState() fanfarev1.Delivery_State
+	GetStartTime() *timestamppb.Timestamp
+	GetEndTime() *timestamppb.Timestamp
+	GetEventType() string
+	GetTraceId() string
+	GetStatusClass() string
+	GetErrorClass() string
+}
+
+// deliveryQuery reads the filters of a request.
+func deliveryQuery(tenant ledger.TenantID, filter deliveryFilter) (query history.DeliveryQuery, err error) {
+	query = history.DeliveryQuery{
+		Tenant: string(tenant), State: filter.GetState(), EventType: filter.GetEventType(), ErrorClass: filter.GetErrorClass(),
+	}
+	if _, known := fanfarev1.Delivery_State_name[int32(query.State)]; !known {
+		return query, invalid("state", "is %d, which is not a state", query.State)
+	}
+	if query.SubscriptionID, err = parseFilter("subscription", filter.GetSubscription(), tenant, "subscriptions"); err != nil {
+		return query, err
+	}
+	if query.EventID, err = parseFilter("event", filter.GetEvent(), tenant, "events"); err != nil {
+		return query, err
+	}
+	if query.TraceID, err = parseTrace(filter.GetTraceId()); err != nil {
+		return query, err
+	}
+	if query.StatusClass, err = parseStatusClass(filter.GetStatusClass()); err != nil {
+		return query, err
+	}
+	query.Start, query.End, err = between(filter.GetStartTime(), filter.GetEndTime())
+	return query, err
+}
+
+// parseTrace reads the id of a trace as a filter; it may be absent.
+func parseTrace(id string) (string, error) {
+	id = strings.ToLower(id)
+	if id != "" && (len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "") {
+		return "", invalid("trace_id", "is %q; expected 32 hexadecimal digits", id)
+	}
+	return id, nil
+}
+
+// parseStatusClass reads a class of statuses as a filter; it may be absent.
+func parseStatusClass(class string) (int32, error) {
+	switch class {
+	case "":
+		return 0, nil
+	case "1xx", "2xx", "3xx", "4xx", "5xx":
+		return int32(class[0] - '0'), nil
+	}
+	return 0, invalid("status_class", "is %q; expected 1xx, 2xx, 3xx, 4xx or 5xx", class)
+}
+
+// ExportDeliveries implements DeliveryService.
+func (s *Server) ExportDeliveries(request *fanfarev1.ExportDeliveriesRequest, stream grpc.ServerStreamingServer[fanfarev1.ExportDeliveriesResponse]) error {
+	ctx := stream.Context()
+	tenant, err := parseTenant("parent", request.GetParent())
+	if err != nil {
+		return err
+	}
+	query, err := deliveryQuery(tenant, request)
+	if err != nil {
+		return err
+	}
+	if err := s.followed(ctx, tenant); err != nil {
+		return err
+	}
+	return export(func(page history.Page) ([]*fanfarev1.Delivery, string, error) {
+		return s.History.Deliveries(ctx, query, page)
+	}, func(delivery *fanfarev1.Delivery) error {
+		response := &fanfarev1.ExportDeliveriesResponse{Delivery: delivery}
+		if request.GetWithAttempts() {
+			if response.Attempts, err = s.allAttempts(ctx, tenant, delivery.GetName()); err != nil {
+				return err
+			}
+		}
+		return stream.Send(response)
+	})
+}
+
+// export sends all that a list has, page by page.
+func export[T any](list func(history.Page) ([]T, string, error), send func(T) error) error {
+	page := history.Page{Size: exportPageSize}
+	for {
+		items, next, err := list(page)
+		if err != nil {
+			return err
+		}
+		for _, item := range items {
+			if err := send(item); err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		page.Token = next
+	}
+}
+
+// allAttempts returns all attempts of a delivery that was just found.
+func (s *Server) allAttempts(ctx context.Context, tenant ledger.TenantID, name string) (all []*fanfarev1.Attempt, err error) {
+	key, err := history.ParseDeliveryID(name[strings.LastIndexByte(name, '/')+1:])
+	if err != nil {
+		return nil, err
+	}
+	err = export(func(page history.Page) ([]*fanfarev1.Attempt, string, error) {
+		return s.History.Attempts(ctx, string(tenant), key, page)
+	}, func(attempt *fanfarev1.Attempt) error {
+		all = append(all, attempt)
+		return nil
+	})
+	return all, err
 }
 
 // ListAttempts implements DeliveryService.

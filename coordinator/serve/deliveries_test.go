@@ -99,6 +99,12 @@ func TestListDeliveries(t *testing.T) {
 			{"of an event by name", &fanfarev1.ListDeliveriesRequest{Event: cancelled}, []string{cancelled, cancelled}},
 			{"from a time", &fanfarev1.ListDeliveriesRequest{StartTime: at(3)}, []string{cancelled, cancelled, pending}},
 			{"until a time", &fanfarev1.ListDeliveriesRequest{EndTime: at(3)}, []string{dead, delivered}},
+			{"of an event type", &fanfarev1.ListDeliveriesRequest{EventType: "a.dead"}, []string{dead}},
+			{"of an event type of two", &fanfarev1.ListDeliveriesRequest{EventType: "gone"}, []string{cancelled, cancelled}},
+			{"answered with success", &fanfarev1.ListDeliveriesRequest{StatusClass: "2xx"}, []string{delivered}},
+			{"answered with a refusal", &fanfarev1.ListDeliveriesRequest{StatusClass: "4xx"}, []string{dead}},
+			{"timed out", &fanfarev1.ListDeliveriesRequest{ErrorClass: "timeout"}, []string{pending}},
+			{"of no error class", &fanfarev1.ListDeliveriesRequest{ErrorClass: "none"}, nil},
 			{
 				"all filters", &fanfarev1.ListDeliveriesRequest{
 					Subscription: sub.GetName(), Event: dead, State: fanfarev1.Delivery_DEAD, StartTime: at(2), EndTime: at(3),

@@ -374,20 +374,68 @@ func (s *Server) ListEvents(ctx context.Context, request *fanfarev1.ListEventsRe
 	if err != nil {
 		return nil, err
 	}
-	start, end, err := between(request.GetStartTime(), request.GetEndTime())
+	query, err := eventQuery(tenant, request)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.followed(ctx, tenant); err != nil {
 		return nil, err
 	}
-	events, next, err := s.History.Events(ctx, history.EventQuery{
-		Tenant: string(tenant), Type: request.GetType(), Start: start, End: end,
-	}, page)
+	events, next, err := s.History.Events(ctx, query, page)
 	if err != nil {
 		return nil, err
 	}
 	return &fanfarev1.ListEventsResponse{Events: events, NextPageToken: next}, nil
+}
+
+// eventFilter is what requests have in common that select events.
+type eventFilter interface {
+	GetType() string
+	GetTraceId() string
+	GetStartTime() *timestamppb.Timestamp
+	GetEndTime() *timestamppb.Timestamp
+}
+
+// eventQuery reads the filters of a request.
+func eventQuery(tenant ledger.TenantID, filter eventFilter) (query history.EventQuery, err error) {
+	query = history.EventQuery{Tenant: string(tenant), Type: filter.GetType()}
+	if query.TraceID, err = parseTrace(filter.GetTraceId()); err != nil {
+		return query, err
+	}
+	query.Start, query.End, err = between(filter.GetStartTime(), filter.GetEndTime())
+	return query, err
+}
+
+// ExportEvents implements EventService.
+func (s *Server) ExportEvents(request *fanfarev1.ExportEventsRequest, stream grpc.ServerStreamingServer[fanfarev1.ExportEventsResponse]) error {
+	ctx := stream.Context()
+	tenant, err := parseTenant("parent", request.GetParent())
+	if err != nil {
+		return err
+	}
+	query, err := eventQuery(tenant, request)
+	if err != nil {
+		return err
+	}
+	if err := s.followed(ctx, tenant); err != nil {
+		return err
+	}
+	return export(func(page history.Page) ([]*fanfarev1.Event, string, error) {
+		return s.History.Events(ctx, query, page)
+	}, func(event *fanfarev1.Event) error {
+		whole, err := s.History.Event(ctx, string(tenant), event.GetId())
+		if errors.Is(err, history.ErrNotFound) {
+			return nil // removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		if !whole.GetPublishTime().AsTime().Equal(event.GetPublishTime().AsTime()) {
+			whole = event // of an id that came again; the older one's data is not found by its id
+			whole.DataExpired = true
+		}
+		return stream.Send(&fanfarev1.ExportEventsResponse{Event: whole})
+	})
 }
 
 // between reads a range of times; a time that is not given is zero.

@@ -243,6 +243,12 @@ func TestRESTErrors(t *testing.T) {
 			{"a size that is negative", "GET", base + "/events?pageSize=-1", "", 400, "page_size", "-1"},
 			{"a time that is none", "GET", base + "/events?startTime=today", "", 400, "", "today"},
 			{"a token that is none", "GET", base + "/events?pageToken=x", "", 400, "page_token", "token"},
+			{"a class of statuses there is not", "GET", base + "/deliveries?statusClass=6xx", "", 400, "status_class", "6xx"},
+			{"a trace that is none", "GET", base + "/deliveries?traceId=abc", "", 400, "trace_id", "abc"},
+			{"a trace of events that is none", "GET", base + "/events?traceId=abc", "", 400, "trace_id", "abc"},
+			{"a step of seconds", "GET", base + "/subscriptions/s/statistics?step=90s", "", 400, "step", "1m30s"},
+			{"too many steps", "GET", base + "/subscriptions/s/statistics?step=60s&startTime=2000-01-01T00:00:00Z&endTime=2000-01-03T00:00:00Z", "", 400, "step", "1500"},
+			{"a time that is empty", "GET", base + "/subscriptions/s/statistics?startTime=2000-01-02T00:00:00Z&endTime=2000-01-01T00:00:00Z", "", 400, "start_time", "end_time"},
 			{"a state there is not", "GET", base + "/deliveries?state=lost", "", 400, "", "LOST"},
 			{"an unknown parameter", "GET", base + "/deliveries?status=dead", "", 400, "status", "takes pageSize, pageToken, subscription, event, state"},
 			{"a parameter of another method", "GET", base + "/events?pageSize=1&state=DEAD", "", 400, "state", "takes pageSize"},
@@ -279,7 +285,7 @@ func TestRESTEvents(t *testing.T) {
 		}
 		want := map[string]any{
 			"name": tenant + "/events/e:1%?#&", "id": "e:1%?#&", "type": "order.created", "source": "/" + tenant, "subject": "", "time": now,
-			"dataContentType": "application/json", "data": "eyJhIjoxfQ==", "dataSchema": "", "orderingKey": "k", "extensions": map[string]any{}, "publishTime": now,
+			"dataContentType": "application/json", "data": "eyJhIjoxfQ==", "dataSchema": "", "orderingKey": "k", "extensions": map[string]any{}, "publishTime": now, "dataExpired": false,
 		}
 		got := w.do(http.MethodGet, base+"/events/"+url.PathEscape("e:1%?#&"), "")
 		if diff := cmp.Diff(want, got.object(w)); diff != "" {
@@ -345,7 +351,7 @@ func (w *world) checkDeliveryJSON(sub *fanfarev1.Subscription, event string) {
 	want := map[string]any{
 		"name": listed["name"], "event": event, "eventType": "a.delivered", "subscription": sub.GetName(), "state": "DELIVERED",
 		"attemptCount": 1.0, "createTime": listed["createTime"], "endTime": listed["endTime"],
-		"lastStatusCode": 204.0, "lastErrorClass": "",
+		"lastStatusCode": 204.0, "lastErrorClass": "", "traceId": "",
 	}
 	if diff := cmp.Diff(want, subset(got, want)); diff != "" {
 		w.Errorf("get (-want +got):\n%s", diff)

@@ -25,6 +25,7 @@ import (
 const (
 	defaultPageSize = 50
 	maxPageSize     = 1000
+	exportPageSize  = 500 // of what an export reads at once
 )
 
 // readTimeout bounds how long a read waits for the history to catch up with

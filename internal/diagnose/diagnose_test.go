@@ -63,7 +63,9 @@ func TestExplain(t *testing.T) {
 			c.Request.Body = b.Bytes()
 		}, false, []string{"without white space"}},
 		{"compacted", `{"a": 1, "b": ["x:,\"", 2]}`, func(c *diagnose.Case) { c.Request.Body = []byte(`{"a":1,"b":["x:,\"",2]}`) }, false, []string{"as Python writes it"}},
-		{"unescaped", body, func(c *diagnose.Case) { c.Request.Body = bytes.ReplaceAll(c.Request.Body, []byte(`\u00f6`), []byte("ö")) }, false, nil},
+		{"unescaped", body, func(c *diagnose.Case) {
+			c.Request.Body = bytes.ReplaceAll(c.Request.Body, []byte(`\u00f6`), []byte("ö"))
+		}, false, nil},
 		{"escapes lost", `{"a":"\u00f6","b":"\ud83d\ude00"}`, func(c *diagnose.Case) { c.Request.Body = []byte(`{"a":"ö","b":"😀"}`) }, false, []string{`with \u escapes`}},
 		{"escapes made", `{"a":"ö","b":[{},[],{"c":"<"}],"d":null}`, func(c *diagnose.Case) {
 			c.Request.Body = []byte(`{"a":"\u00f6","b":[{},[],{"c":"\u003c"}],"d":null}`)

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/fanfare-dev/fanfare/internal/history/postgrestest"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
@@ -16,12 +17,31 @@ import (
 // row, then, in the next batch, the row as it ended and the attempt. With one
 // event to ten deliveries.
 func BenchmarkWrite(b *testing.B) {
-	for _, size := range []int{1, 100, 1000} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			store, err := OpenSQLite(b.Context(), filepath.Join(b.TempDir(), "history"))
+	b.Run("SQLite", func(b *testing.B) { benchmarkWrite(b, benchmarkSQLite) })
+	b.Run("PostgreSQL", func(b *testing.B) {
+		server := postgrestest.Start(b)
+		benchmarkWrite(b, func(b *testing.B) Store {
+			store, err := OpenPostgres(b.Context(), server.URL(), PostgresConfig{})
 			if err != nil {
 				b.Fatal(err)
 			}
+			return store
+		})
+	})
+}
+
+func benchmarkSQLite(b *testing.B) Store {
+	store, err := OpenSQLite(b.Context(), filepath.Join(b.TempDir(), "history"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return store
+}
+
+func benchmarkWrite(b *testing.B, open func(b *testing.B) Store) {
+	for _, size := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			store := open(b)
 			defer func() {
 				if err := store.Close(); err != nil {
 					b.Error(err)
@@ -163,7 +183,7 @@ func benchmarkBatches(sequence uint64, deliveries int) []Batch {
 		begin.Deliveries = append(begin.Deliveries, row)
 		row.State, row.Attempts, row.Ended, row.NextAttempt = fanfarev1.Delivery_DELIVERED, 1, now, time.Time{}
 		end.Deliveries = append(end.Deliveries, row)
-		end.Attempts = append(end.Attempts, AttemptRow{Key: row.Key, Tenant: "default", Attempt: &fanfarev1.Attempt{
+		end.Attempts = append(end.Attempts, AttemptRow{Key: row.Key, Tenant: "default", SubscriptionID: row.SubscriptionID, Attempt: &fanfarev1.Attempt{
 			Number: 1, Result: fanfarev1.Attempt_DELIVERED, StartTime: timestamppb.New(now),
 			Latency: durationpb.New(12 * time.Millisecond), StatusCode: 200, ResponseBody: "ok", Worker: "worker-1",
 		}})

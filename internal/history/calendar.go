@@ -2,6 +2,7 @@ package history
 
 import (
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -55,4 +56,53 @@ func (c calendar) extend(batch Batch, length time.Duration, now time.Time) calen
 		now = batch.Deliveries[0].Created
 	}
 	return append(c, period{first: batch.Prev + 1, start: now.UTC().Truncate(length)})
+}
+
+// before returns the sequence that all records follow that became durable
+// after a time: those before it are of periods that had ended then. The last
+// period does not end.
+func (c calendar) before(at time.Time, length time.Duration) (sequence uint64) {
+	for i := 1; i < len(c) && !c[i-1].start.Add(length).After(at); i++ {
+		sequence = c[i].first
+	}
+	return sequence
+}
+
+// calendars remembers what the last batches left, so that it need not be read
+// again.
+type calendars struct {
+	mu    sync.Mutex
+	known map[int]knownCalendar // :: partition; guarded by mu
+}
+
+// knownCalendar is a calendar as it was when the history stood at a position.
+// At another position it may have grown since, by another coordinator.
+type knownCalendar struct {
+	calendar calendar
+	position uint64
+}
+
+// before returns the calendar that a batch is to extend, if it is known.
+func (c *calendars) before(batch Batch) (calendar, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known, ok := c.known[batch.Partition]
+	return known.calendar, ok && known.position == batch.Prev
+}
+
+// keep remembers the calendar that a batch left.
+func (c *calendars) keep(batch Batch, calendar calendar) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil {
+		c.known = make(map[int]knownCalendar)
+	}
+	c.known[batch.Partition] = knownCalendar{calendar: calendar, position: batch.Sequence}
+}
+
+// forget has all calendars read again: somebody may have removed what is old.
+func (c *calendars) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.known)
 }

@@ -68,17 +68,21 @@ type DeliveryRow struct {
 // AttemptRow is an attempt that was made. A second row of the same key and
 // number replaces the first.
 type AttemptRow struct {
-	Key    DeliveryKey
-	Tenant string
+	Key            DeliveryKey
+	Tenant         string
+	SubscriptionID string
 	// Attempt without its name, which follows from Key and Number.
 	Attempt *fanfarev1.Attempt
 }
 
 // Batch is what records Prev+1 … Sequence of a partition's log changed.
 type Batch struct {
-	Partition  int
-	Prev       uint64
-	Sequence   uint64
+	Partition int
+	Prev      uint64
+	Sequence  uint64
+	// Floor is the first record that the log still has. What it and its
+	// successors say is not removed by Expire. 0 if that is not known.
+	Floor      uint64
 	Events     []EventRow
 	Deliveries []DeliveryRow // in order; a later one of a key wins
 	Attempts   []AttemptRow
@@ -94,6 +98,7 @@ type Page struct {
 type EventQuery struct {
 	Tenant     string // always given
 	Type       string
+	TraceID    string
 	Start, End time.Time // of publish_time: [Start, End)
 }
 
@@ -102,7 +107,11 @@ type DeliveryQuery struct {
 	Tenant         string // always given
 	SubscriptionID string
 	EventID        string
+	EventType      string
+	TraceID        string
 	State          fanfarev1.Delivery_State
+	StatusClass    int32 // first digit of the last attempt's status
+	ErrorClass     string
 	Start, End     time.Time // of Created: [Start, End)
 }
 
@@ -137,7 +146,7 @@ type Store interface {
 	// returned, a loss of power may take the newest batches back, each whole.
 	Sync(ctx context.Context) error
 
-	// Event returns an event by id, with data; the newest if an id was used
+	// Event returns an event by id, with data or that it has expired; the newest if an id was used
 	// again after the idempotency window.
 	Event(ctx context.Context, tenant, id string) (*fanfarev1.Event, error)
 	// Events lists events newest first, without data.
@@ -161,6 +170,18 @@ type Store interface {
 	// Count returns how many deliveries a query selects: as many as Scan would
 	// list at this moment.
 	Count(ctx context.Context, query ScanQuery) (int64, error)
+
+	// Statistics returns what happened to a subscription's deliveries, by the
+	// minute or, of older times, by the hour: what began in the minute or hour
+	// of Start or later, and before End. Oldest first. One time can be in
+	// several rows, but nothing is counted in two.
+	Statistics(ctx context.Context, query StatisticsQuery) ([]StatisticsRow, error)
+
+	// Expire removes some of what is older than the retention at a time, and
+	// returns what it did. It is short, so that writes do not wait for long;
+	// it is to be called again at once unless it says that it is done. Several
+	// may be called at a time.
+	Expire(ctx context.Context, retention Retention, now time.Time) (Expired, error)
 
 	// Close ends the use of the store.
 	Close() error

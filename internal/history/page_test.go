@@ -92,9 +92,9 @@ func TestSQLitePlans(t *testing.T) {
 		sort bool
 	}{
 		{name: "event", list: eventByID, want: "events_by_id (tenant=? AND event_id=?)", sort: true},
-		{name: "events", list: EventQuery{Tenant: "acme"}.list(), want: "events_newest (tenant=?"},
-		{name: "events of a type", list: EventQuery{Tenant: "acme", Type: "a"}.list(), want: "events_newest (tenant=?"},
-		{name: "events of a time", list: EventQuery{Tenant: "acme", Type: "a", Start: now, End: now}.list(), want: "events_newest (tenant=? AND publish_ms>? AND publish_ms<?)"},
+		{name: "events", list: EventQuery{Tenant: "acme"}.list(sqliteTables()), want: "events_newest (tenant=?"},
+		{name: "events of a type", list: EventQuery{Tenant: "acme", Type: "a"}.list(sqliteTables()), want: "events_newest (tenant=?"},
+		{name: "events of a time", list: EventQuery{Tenant: "acme", Type: "a", Start: now, End: now}.list(sqliteTables()), want: "events_newest (tenant=? AND publish_ms>? AND publish_ms<?)"},
 		{name: "delivery", list: one, want: "PRIMARY KEY (tenant=? AND partition=? AND sequence=? AND idx=? AND subscription=?)"},
 		{name: "deliveries", list: DeliveryQuery{Tenant: "acme", Start: now}.list(sqliteTables()), want: "PRIMARY KEY (tenant=?"},
 		{name: "delivered", list: DeliveryQuery{Tenant: "acme", State: fanfarev1.Delivery_DELIVERED}.list(sqliteTables()), want: "PRIMARY KEY (tenant=?"},
@@ -104,6 +104,14 @@ func TestSQLitePlans(t *testing.T) {
 		{name: "pending of a subscription", list: DeliveryQuery{Tenant: "acme", SubscriptionID: "s", State: fanfarev1.Delivery_PENDING}.list(sqliteTables()), want: "deliveries_by_"},
 		{name: "of an event", list: DeliveryQuery{Tenant: "acme", EventID: "e"}.list(sqliteTables()), want: "events_by_id (tenant=? AND event_id=?)", sort: true},
 		{name: "dead of an event", list: DeliveryQuery{Tenant: "acme", EventID: "e", SubscriptionID: "s", State: fanfarev1.Delivery_DEAD}.list(sqliteTables()), want: "events_by_id (tenant=? AND event_id=?)", sort: true},
+		{name: "events of a trace", list: EventQuery{Tenant: "acme", TraceID: "t"}.list(sqliteTables()), want: "events_by_trace (tenant=? AND trace_id=?)", sort: true},
+		{name: "of a type", list: DeliveryQuery{Tenant: "acme", EventType: "a"}.list(sqliteTables()), want: "events_by_type (tenant=? AND type=?"},
+		{name: "delivered of a type", list: DeliveryQuery{Tenant: "acme", EventType: "a", State: fanfarev1.Delivery_DELIVERED}.list(sqliteTables()), want: "events_by_type (tenant=? AND type=?"},
+		{name: "of a type and a subscription", list: DeliveryQuery{Tenant: "acme", EventType: "a", SubscriptionID: "s"}.list(sqliteTables()), want: "deliveries_by_subscription (tenant=? AND subscription_id=?"},
+		{name: "of a trace", list: DeliveryQuery{Tenant: "acme", TraceID: "t"}.list(sqliteTables()), want: "events_by_trace (tenant=? AND trace_id=?)", sort: true},
+		{name: "answered with 5xx", list: DeliveryQuery{Tenant: "acme", StatusClass: 5}.list(sqliteTables()), want: "deliveries_by_status (tenant=? AND <expr>=?"},
+		{name: "answered with 2xx", list: DeliveryQuery{Tenant: "acme", StatusClass: 2}.list(sqliteTables()), want: "PRIMARY KEY (tenant=?"},
+		{name: "timed out", list: DeliveryQuery{Tenant: "acme", ErrorClass: "timeout"}.list(sqliteTables()), want: "deliveries_by_error (tenant=? AND last_error_class=?"},
 		{name: "attempts", list: attemptList("acme", DeliveryKey{}), want: "PRIMARY KEY (tenant=? AND partition=? AND sequence=? AND idx=? AND subscription=?"},
 	}
 	for _, test := range tests {

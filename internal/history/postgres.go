@@ -3,6 +3,7 @@ package history
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
@@ -74,18 +75,13 @@ func (c PostgresConfig) validate() error {
 type Postgres struct {
 	queries
 	writer, reader *pgxpool.Pool
+	writerDB       *sql.DB       // writer, for what is the same for every engine
 	timeout        time.Duration // of a statement
 
-	mu        sync.Mutex
-	calendars map[int]kept       // :: partition; guarded by mu
-	days      map[time.Time]bool // days that have partitions, as far as is known; guarded by mu
-}
+	calendars calendars
 
-// kept is a calendar as it was when the history stood at a position. At
-// another position it may have grown since, by another coordinator.
-type kept struct {
-	calendar calendar
-	position uint64
+	mu   sync.Mutex
+	days map[time.Time]bool // days that have partitions, as far as is known; guarded by mu
 }
 
 var _ Store = (*Postgres)(nil)
@@ -112,8 +108,8 @@ func openPostgres(ctx context.Context, url string, config PostgresConfig) (_ *Po
 		return nil, err
 	}
 	p := &Postgres{
-		timeout:   cmp.Or(config.StatementTimeout, DefaultPostgresStatementTimeout),
-		calendars: make(map[int]kept), days: make(map[time.Time]bool),
+		timeout: cmp.Or(config.StatementTimeout, DefaultPostgresStatementTimeout),
+		days:    make(map[time.Time]bool),
 	}
 	defer func() {
 		if err != nil {
@@ -128,6 +124,7 @@ func openPostgres(ctx context.Context, url string, config PostgresConfig) (_ *Po
 	if err != nil {
 		return nil, err
 	}
+	p.writerDB = stdlib.OpenDBFromPool(p.writer)
 	// Plans are made for the values: which days and which states a list needs
 	// is worth more than the time it takes to plan.
 	p.reader, err = config.pool(ctx, url, cmp.Or(config.Readers, DefaultPostgresReaders), map[string]string{
@@ -176,13 +173,16 @@ func milliseconds(d time.Duration) string {
 
 func postgresTables() tables {
 	return tables{
-		deliveries: "deliveries LEFT JOIN events USING (day, tenant, partition, sequence, idx)",
-		payloads:   "(events LEFT JOIN payloads USING (day, tenant, partition, sequence, idx))",
+		deliveries:  "deliveries LEFT JOIN events USING (day, tenant, partition, sequence, idx)",
+		eventsFirst: "events JOIN deliveries USING (day, tenant, partition, sequence, idx)",
+		passingType: "type", // the planner knows how common it is
+		payloads:    "events LEFT JOIN payloads USING (day, tenant, partition, sequence, idx)",
+		expired:     "data IS NULL",
 	}
 }
 
 // migrate checks the server and makes its tables.
-func (p *Postgres) migrate(ctx context.Context) (err error) {
+func (p *Postgres) migrate(ctx context.Context) error {
 	var version int
 	if err := p.writer.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
 		return err
@@ -202,9 +202,7 @@ func (p *Postgres) migrate(ctx context.Context) (err error) {
 			return fmt.Errorf("creating schema %s: %w", name, err)
 		}
 	}
-	db := stdlib.OpenDBFromPool(p.writer)
-	defer func() { err = errors.Join(err, db.Close()) }()
-	return postgresSchema().migrate(ctx, db)
+	return postgresSchema().migrate(ctx, p.writerDB)
 }
 
 // Codes of errors that are looked at.
@@ -223,8 +221,10 @@ func codeOf(err error) string {
 
 // Close implements Store. It waits for what is under way.
 func (p *Postgres) Close() (err error) {
-	if p.db != nil {
-		err = p.db.Close()
+	for _, db := range []*sql.DB{p.db, p.writerDB} {
+		if db != nil {
+			err = errors.Join(err, db.Close())
+		}
 	}
 	for _, pool := range []*pgxpool.Pool{p.reader, p.writer} {
 		if pool != nil {
@@ -280,7 +280,7 @@ func (p *Postgres) write(ctx context.Context, batch Batch) error {
 	if err := w.takePosition(ctx); err != nil {
 		return err
 	}
-	if err := w.openCalendar(ctx, p.kept(batch.Partition)); err != nil {
+	if err := w.openCalendar(ctx, &p.calendars); err != nil {
 		return err
 	}
 	made, err := w.makeDays(ctx, p.knownDays())
@@ -296,14 +296,9 @@ func (p *Postgres) write(ctx context.Context, batch Batch) error {
 	if err := tx.Commit(committing); err != nil {
 		return err
 	}
-	p.keep(batch, w.calendar, made)
+	p.calendars.keep(batch, w.calendar)
+	p.addDays(made)
 	return nil
-}
-
-func (p *Postgres) kept(partition int) kept {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.calendars[partition]
 }
 
 func (p *Postgres) knownDays() map[time.Time]bool {
@@ -312,11 +307,10 @@ func (p *Postgres) knownDays() map[time.Time]bool {
 	return maps.Clone(p.days)
 }
 
-func (p *Postgres) keep(batch Batch, calendar calendar, made []time.Time) {
+func (p *Postgres) addDays(days []time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.calendars[batch.Partition] = kept{calendar: calendar, position: batch.Sequence}
-	for _, day := range made {
+	for _, day := range days {
 		p.days[day] = true
 	}
 }
@@ -338,11 +332,12 @@ type postgresWrite struct {
 // ErrPosition. Until the transaction ends nobody else can move it.
 func (w *postgresWrite) takePosition(ctx context.Context) error {
 	if w.batch.Sequence > w.batch.Prev {
-		statement := "UPDATE positions SET sequence = $2 WHERE partition = $1 AND sequence = $3"
+		statement := "UPDATE positions SET sequence = $2, floor = greatest(floor, $4) WHERE partition = $1 AND sequence = $3"
 		if w.batch.Prev == 0 {
-			statement = "INSERT INTO positions (partition, sequence) VALUES ($1, $2) ON CONFLICT (partition) DO UPDATE SET sequence = excluded.sequence WHERE positions.sequence = $3"
+			statement = `INSERT INTO positions (partition, sequence, floor) VALUES ($1, $2, $4)
+				ON CONFLICT (partition) DO UPDATE SET sequence = excluded.sequence WHERE positions.sequence = $3`
 		}
-		tag, err := w.tx.Exec(ctx, statement, w.batch.Partition, integer(w.batch.Sequence), integer(w.batch.Prev))
+		tag, err := w.tx.Exec(ctx, statement, w.batch.Partition, integer(w.batch.Sequence), integer(w.batch.Prev), integer(w.batch.Floor))
 		if err != nil {
 			return err
 		}
@@ -358,9 +353,9 @@ func (w *postgresWrite) takePosition(ctx context.Context) error {
 }
 
 // openCalendar finds the calendar and adds to it what the batch brings.
-func (w *postgresWrite) openCalendar(ctx context.Context, kept kept) (err error) {
-	old := kept.calendar
-	if kept.position != w.batch.Prev || kept.position == 0 {
+func (w *postgresWrite) openCalendar(ctx context.Context, calendars *calendars) (err error) {
+	old, known := calendars.before(w.batch)
+	if !known {
 		if old, err = loadCalendar(ctx, w.tx, w.batch.Partition); err != nil {
 			return fmt.Errorf("reading the calendar: %w", err)
 		}
@@ -473,7 +468,51 @@ func (w *postgresWrite) writeRows(ctx context.Context) error {
 	if err := w.writeAttempts(ctx); err != nil {
 		return fmt.Errorf("writing attempts: %w", err)
 	}
+	if err := w.addCounts(ctx, w.batch.count()); err != nil {
+		return fmt.Errorf("adding to the statistics: %w", err)
+	}
 	return nil
+}
+
+// addCounts adds to the statistics. What is there is locked: Expire makes hours
+// of minutes.
+func (w *postgresWrite) addCounts(ctx context.Context, counts map[countsKey]*Counts) error {
+	if len(counts) == 0 {
+		return nil
+	}
+	keys := sortedKeys(counts)
+	values := make([][]any, len(keys))
+	for i, key := range keys {
+		values[i] = []any{key.tenant, key.subscriptionID, key.start}
+	}
+	columns := unnested(values)
+	rows, err := w.tx.Query(ctx, `SELECT tenant, subscription_id, start_ms, counts FROM statistics
+		JOIN unnest($1::text[], $2::text[], $3::bigint[]) AS k (tenant, subscription_id, start_ms) USING (tenant, subscription_id, start_ms)
+		WHERE length_ms = $4 FOR UPDATE OF statistics`, append(slices.Clone(columns), StatisticsMinute.Milliseconds())...)
+	if err != nil {
+		return err
+	}
+	var key countsKey
+	var data []byte
+	if _, err := pgx.ForEachRow(rows, []any{&key.tenant, &key.subscriptionID, &key.start, &data}, func() error {
+		had, err := decodeCounts(data)
+		if err == nil {
+			counts[key].Add(had)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	encoded := make([][]byte, len(keys))
+	for i, key := range keys {
+		encoded[i] = counts[key].encode()
+	}
+	_, err = w.tx.Exec(ctx, `INSERT INTO statistics (tenant, subscription_id, start_ms, length_ms, counts)
+		SELECT tenant, subscription_id, start_ms, $5, counts FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[])
+		AS k (tenant, subscription_id, start_ms, counts)
+		ON CONFLICT (tenant, subscription_id, start_ms, length_ms) DO UPDATE SET counts = excluded.counts`,
+		append(columns, encoded, StatisticsMinute.Milliseconds())...)
+	return err
 }
 
 // copyEvents writes the events, each of which comes once: the position stands

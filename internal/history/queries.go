@@ -30,8 +30,15 @@ type tables struct {
 	// deliveries has every delivery with its event or, if that is not known,
 	// with nulls.
 	deliveries string
-	// payloads has every event with the column data.
-	payloads string
+	// eventsFirst has the deliveries whose event is known, and is to be read
+	// in the order of the events.
+	eventsFirst string
+	// passingType is the column type, such that no index of it is used: where
+	// a type is common, to pass over the other types in order is less work than
+	// to sort all of it.
+	passingType string
+	// payloads has every event with data, or whether that has expired.
+	payloads, expired string
 }
 
 // Position implements Store.
@@ -56,17 +63,18 @@ func scanPosition(row *sql.Row) (uint64, error) {
 
 // Event implements Store.
 func (q queries) Event(ctx context.Context, tenant, id string) (*fanfarev1.Event, error) {
-	l := eventList(tenant, "event, data")
+	l := eventList(tenant, "event, data, "+q.tables.expired)
 	l.table = q.tables.payloads
 	l.and("event_id", "=", id)
 	events, _, err := fetch(ctx, q.db, l, Page{Size: 1}, func(_ []int64, scan func(...any) error) (*fanfarev1.Event, error) {
 		var encoded, data []byte
-		if err := scan(&encoded, &data); err != nil {
+		var expired bool
+		if err := scan(&encoded, &data, &expired); err != nil {
 			return nil, err
 		}
 		event, err := decodeEvent(tenant, encoded)
 		if err == nil {
-			event.Data = data
+			event.Data, event.DataExpired = data, expired
 		}
 		return event, err
 	})
@@ -76,7 +84,7 @@ func (q queries) Event(ctx context.Context, tenant, id string) (*fanfarev1.Event
 // Events implements Store. The order is that of publish_time and, in one
 // millisecond, of the log; in one partition that is the order of the log.
 func (q queries) Events(ctx context.Context, query EventQuery, page Page) ([]*fanfarev1.Event, string, error) {
-	return fetch(ctx, q.db, query.list(), page, func(_ []int64, scan func(...any) error) (*fanfarev1.Event, error) {
+	return fetch(ctx, q.db, query.list(q.tables), page, func(_ []int64, scan func(...any) error) (*fanfarev1.Event, error) {
 		var encoded []byte
 		if err := scan(&encoded); err != nil {
 			return nil, err
@@ -86,10 +94,14 @@ func (q queries) Events(ctx context.Context, query EventQuery, page Page) ([]*fa
 }
 
 // list returns the events of the query, without data.
-func (q EventQuery) list() list {
+func (q EventQuery) list(in tables) list {
 	l := eventList(q.Tenant, "event")
 	if q.Type != "" {
-		l.and("type", "=", q.Type)
+		l.and(in.passingType, "=", q.Type)
+	}
+	if q.TraceID != "" {
+		l.and("trace_id", "=", q.TraceID)
+		l.terms = append(l.terms, hasTrace)
 	}
 	l.between("publish_ms", q.Start, q.End)
 	return l
@@ -139,16 +151,49 @@ func (q DeliveryQuery) list(in tables) list {
 	if q.State > fanfarev1.Delivery_DELIVERED {
 		l.terms = append(l.terms, endedOtherwise)
 	}
+	if q.TraceID != "" {
+		l.and("trace_id", "=", q.TraceID)
+		l.terms = append(l.terms, hasTrace)
+	}
+	if q.StatusClass != 0 {
+		l.and("last_status / 100", "=", int64(q.StatusClass))
+	}
+	if q.StatusClass >= 3 {
+		l.terms = append(l.terms, notSucceeded)
+	}
+	if q.ErrorClass != "" {
+		l.and("last_error_class", "=", q.ErrorClass)
+		l.terms = append(l.terms, hasError)
+	}
+	if q.EventType != "" {
+		q.andType(&l, in)
+	}
 	l.between("created_ms", q.Start, q.End)
 	return l
 }
 
-// notDelivered shows the database that deliveries_by_state has all rows of
-// another condition.
-const notDelivered = "state <> 2"
+// andType selects the events of a type. If nothing else is asked for that an
+// index finds, they are found first; else the type is looked at last.
+func (q DeliveryQuery) andType(l *list, in tables) {
+	if q.SubscriptionID+q.EventID+q.TraceID+q.ErrorClass != "" || q.StatusClass >= 3 ||
+		q.State != fanfarev1.Delivery_STATE_UNSPECIFIED && q.State != fanfarev1.Delivery_DELIVERED {
+		l.and(in.passingType, "=", q.EventType)
+		return
+	}
+	l.table = in.eventsFirst
+	l.and("type", "=", q.EventType)
+}
 
-// endedOtherwise shows it that deliveries_ended_by_subscription has.
-const endedOtherwise = "state > 2"
+// These show the database that an index of some rows has all rows of another
+// condition.
+const (
+	notDelivered = "state <> 2"
+	notSucceeded = "last_status >= 300"
+	hasError     = "last_error_class <> ''"
+	hasTrace     = "trace_id <> ''"
+	// endedOtherwise is of deliveries_ended_by_subscription.
+	endedOtherwise = "state > 2"
+)
 
 // deliveryKey returns the columns of a DeliveryKey.
 func deliveryKey() []string {
@@ -168,7 +213,7 @@ func (in tables) deliveryList(tenant string) list {
 	l := list{
 		table: in.deliveries,
 		columns: "coalesce(event_id, ''), coalesce(type, ''), subscription_id, created_ms, state, attempts, " +
-			"next_attempt_ms, ended_ms, last_status, last_error_class",
+			"next_attempt_ms, ended_ms, last_status, last_error_class, coalesce(trace_id, '')",
 		key:   deliveryKey(),
 		order: newestFirst,
 	}
@@ -183,7 +228,7 @@ func deliveryReader(tenant string) func([]int64, func(...any) error) (*fanfarev1
 		var eventID, subscriptionID string
 		var created, next, ended int64
 		err := scan(&eventID, &d.EventType, &subscriptionID, &created, &d.State, &d.AttemptCount,
-			&next, &ended, &d.LastStatusCode, &d.LastErrorClass)
+			&next, &ended, &d.LastStatusCode, &d.LastErrorClass, &d.TraceId)
 		d.Name = deliveryName(tenant, parseDeliveryKey(key))
 		if eventID != "" {
 			d.Event = eventName(tenant, eventID)

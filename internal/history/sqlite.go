@@ -26,6 +26,9 @@ const (
 	// sqliteCheckpointPages is how many pages of 4 KiB the journal takes
 	// before they are folded into the file. Few pages are written twice.
 	sqliteCheckpointPages = 4096
+	// sqlitePeriod is how exactly the age of rows is known to what removes
+	// them.
+	sqlitePeriod = time.Hour
 	// insertRows is how many rows one statement inserts while there are that
 	// many. More make it no faster.
 	insertRows = 32
@@ -43,6 +46,9 @@ type SQLite struct {
 	events     insert
 	deliveries insert
 	attempts   insert
+	counts     insert
+	count      *sql.Stmt // reads the counts of a minute
+	calendars  calendars
 }
 
 var _ Store = (*SQLite)(nil)
@@ -90,6 +96,12 @@ func openSQLite(ctx context.Context, path string) (_ *SQLite, err error) {
 	if s.attempts, err = prepareInsert(ctx, s.writer, insertAttempt); err != nil {
 		return nil, err
 	}
+	if s.counts, err = prepareInsert(ctx, s.writer, insertCounts); err != nil {
+		return nil, err
+	}
+	if s.count, err = s.writer.PrepareContext(ctx, selectCounts); err != nil {
+		return nil, fmt.Errorf("preparing statement: %w", err)
+	}
 	if path == InMemory { // which only the connection that made it can see
 		s.db = s.writer
 		return s, nil
@@ -102,8 +114,11 @@ func openSQLite(ctx context.Context, path string) (_ *SQLite, err error) {
 
 func sqliteTables() tables {
 	return tables{
-		deliveries: "deliveries LEFT JOIN events USING (tenant, partition, sequence, idx)",
-		payloads:   "events",
+		deliveries:  "deliveries LEFT JOIN events USING (tenant, partition, sequence, idx)",
+		eventsFirst: "events CROSS JOIN deliveries USING (tenant, partition, sequence, idx)", // CROSS keeps the order
+		passingType: "+type",
+		payloads:    "events",
+		expired:     "data_expired",
 	}
 }
 
@@ -153,10 +168,13 @@ func (s *SQLite) Sync(ctx context.Context) error {
 // Close implements Store. It waits for what is under way.
 func (s *SQLite) Close() error {
 	var errs []error
-	for _, in := range []insert{s.events, s.deliveries, s.attempts} {
+	for _, in := range []insert{s.events, s.deliveries, s.attempts, s.counts} {
 		errs = append(errs, in.close())
 	}
 	errs = append(errs, closeAll(s.stands, s.moves))
+	if s.count != nil {
+		errs = append(errs, s.count.Close())
+	}
 	if s.db != nil && s.db != s.writer {
 		errs = append(errs, s.db.Close())
 	}
@@ -197,10 +215,80 @@ func (s *SQLite) write(ctx context.Context, batch Batch) error {
 	if err := insertAll(ctx, tx, s.attempts, batch.Attempts, attemptValues); err != nil {
 		return err
 	}
-	if _, err := tx.StmtContext(ctx, s.moves).ExecContext(ctx, batch.Partition, integer(batch.Sequence)); err != nil { //nolint:sqlclosecheck // ends with tx
+	if err := s.addCounts(ctx, tx, batch.count()); err != nil {
+		return fmt.Errorf("adding to the statistics: %w", err)
+	}
+	calendar, err := s.extendCalendar(ctx, tx, batch)
+	if err != nil {
+		return fmt.Errorf("writing the calendar: %w", err)
+	}
+	if _, err := tx.StmtContext(ctx, s.moves).ExecContext(ctx, batch.Partition, integer(batch.Sequence), integer(batch.Floor)); err != nil { //nolint:sqlclosecheck // ends with tx
 		return err
 	}
-	return tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	s.calendars.keep(batch, calendar)
+	return nil
+}
+
+// addCounts adds to the statistics.
+func (s *SQLite) addCounts(ctx context.Context, tx *sql.Tx, counts map[countsKey]*Counts) error {
+	keys := sortedKeys(counts)
+	before := tx.StmtContext(ctx, s.count) //nolint:sqlclosecheck // ends with tx
+	for _, key := range keys {
+		var data []byte
+		err := before.QueryRowContext(ctx, key.tenant, key.subscriptionID, key.start, StatisticsMinute.Milliseconds()).Scan(&data)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		had, err := decodeCounts(data)
+		if err != nil {
+			return err
+		}
+		counts[key].Add(had)
+	}
+	return insertAll(ctx, tx, s.counts, keys, func(args []any, key *countsKey) ([]any, error) {
+		return append(args, key.tenant, key.subscriptionID, key.start, StatisticsMinute.Milliseconds(), counts[*key].encode()), nil
+	})
+}
+
+// extendCalendar adds to a calendar what a batch brings.
+func (s *SQLite) extendCalendar(ctx context.Context, tx *sql.Tx, batch Batch) (calendar, error) {
+	old, known := s.calendars.before(batch)
+	if !known {
+		var err error
+		if old, err = loadSQLiteCalendar(ctx, tx, batch.Partition); err != nil {
+			return nil, err
+		}
+	}
+	calendar := old.extend(batch, sqlitePeriod, time.Now())
+	for _, period := range calendar[len(old):] {
+		if _, err := tx.ExecContext(ctx, "INSERT INTO calendar (partition, first_sequence, start_ms) VALUES ($1, $2, $3)",
+			batch.Partition, integer(period.first), period.start.UnixMilli()); err != nil {
+			return nil, err
+		}
+	}
+	return calendar, nil
+}
+
+func loadSQLiteCalendar(ctx context.Context, tx *sql.Tx, partition int) (c calendar, err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT first_sequence, start_ms FROM calendar WHERE partition = $1 ORDER BY first_sequence", partition)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var first, start int64
+		if err := rows.Scan(&first, &start); err != nil {
+			return nil, err
+		}
+		c = append(c, period{first: uint64(first), start: time.UnixMilli(start).UTC()}) //nolint:gosec // the inverse of integer
+	}
+	return c, rows.Err()
 }
 
 // latest returns the last row of each key. A delivery often begins and ends
@@ -221,13 +309,16 @@ func latest(rows []DeliveryRow) []DeliveryRow {
 
 // The statements that write.
 const (
-	upsertPosition = `INSERT INTO positions (partition, sequence) VALUES (?, ?)
-		ON CONFLICT (partition) DO UPDATE SET sequence = excluded.sequence`
+	upsertPosition = `INSERT INTO positions (partition, sequence, floor) VALUES (?, ?, ?)
+		ON CONFLICT (partition) DO UPDATE SET sequence = excluded.sequence, floor = max(floor, excluded.floor)`
+
+	selectCounts = `SELECT counts FROM statistics WHERE tenant = $1 AND subscription_id = $2 AND start_ms = $3 AND length_ms = $4`
+	insertCounts = `INSERT OR REPLACE INTO statistics (tenant, subscription_id, start_ms, length_ms, counts) VALUES (?, ?, ?, ?, ?)`
 
 	// An event is written once: the position stands behind it.
 	insertEvent = `INSERT INTO events
-		(tenant, publish_ms, partition, sequence, idx, type, event_id, event, data)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
+		(tenant, publish_ms, partition, sequence, idx, type, event_id, trace_id, event, data)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 	// subscription_id follows from the key; setting it would write its index
 	// anew.
@@ -311,7 +402,7 @@ func eventValues(args []any, row *EventRow) ([]any, error) {
 	}
 	return append(args, row.Tenant, row.Event.PublishTime.AsTime().UnixMilli(),
 		row.Key.Partition, integer(row.Key.Sequence), row.Key.Index,
-		row.Event.Type, row.Event.Id, encoded, blob(row.Event.Data)), nil
+		row.Event.Type, row.Event.Id, traceOf(row.Event), encoded, blob(row.Event.Data)), nil
 }
 
 func deliveryValues(args []any, row *DeliveryRow) ([]any, error) {

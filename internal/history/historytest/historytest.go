@@ -46,6 +46,9 @@ func Run(t *testing.T, create func(t *testing.T) Open) {
 		{"syncing", testSyncing},
 		{"torn writes", testTornWrites},
 		{"reading while writing", testReadingWhileWriting},
+		{"statistics", testStatistics},
+		{"expiring", testExpiring},
+		{"kept for a replay", testKeptForReplay},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) { test.run(t, create(t)) })
@@ -174,7 +177,7 @@ func testReplacing(t *testing.T, open Open) {
 		second.Deliveries = append(second.Deliveries, w.change(row), w.change(row)) // the later one wins
 	}
 	for _, row := range batch.Attempts {
-		second.Attempts = append(second.Attempts, w.attempt(row.Key, row.Tenant, row.Attempt.Number))
+		second.Attempts = append(second.Attempts, w.attempt(history.DeliveryRow{Key: row.Key, Tenant: row.Tenant, SubscriptionID: row.SubscriptionID}, row.Attempt.Number))
 	}
 	write(t, store, second)
 	m.apply(second)
@@ -314,6 +317,10 @@ func testPageTokens(t *testing.T, open Open) {
 		"subscription": {Tenant: tenant, SubscriptionID: "sub_1"},
 		"event":        {Tenant: tenant, EventID: "sub_1"},
 		"state":        {Tenant: tenant, State: fanfarev1.Delivery_DEAD},
+		"type":         {Tenant: tenant, EventType: "order"},
+		"trace":        {Tenant: tenant, TraceID: "4bf92f3577b34da6a3ce929d0e0e4736"},
+		"status":       {Tenant: tenant, StatusClass: 5},
+		"error":        {Tenant: tenant, ErrorClass: "timeout"},
 		"start":        {Tenant: tenant, Start: w.clock},
 		"end":          {Tenant: tenant, End: w.clock},
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -63,6 +64,7 @@ func (m *model) listEvents(query history.EventQuery) []*fanfarev1.Event {
 	var events []*fanfarev1.Event
 	for _, row := range rows {
 		if row.Tenant != query.Tenant || (query.Type != "" && row.Event.Type != query.Type) ||
+			(query.TraceID != "" && traceOf(row.Event) != query.TraceID) ||
 			!within(row.Event.PublishTime.AsTime(), query.Start, query.End) {
 			continue
 		}
@@ -81,6 +83,10 @@ func (m *model) listDeliveries(query history.DeliveryQuery) []*fanfarev1.Deliver
 	for _, row := range rows {
 		if row.Tenant != query.Tenant || (query.SubscriptionID != "" && row.SubscriptionID != query.SubscriptionID) ||
 			(query.EventID != "" && m.eventOf(row).Id != query.EventID) ||
+			(query.EventType != "" && m.eventOf(row).Type != query.EventType) ||
+			(query.TraceID != "" && traceOf(m.eventOf(row)) != query.TraceID) ||
+			(query.StatusClass != 0 && row.LastStatus/100 != query.StatusClass) ||
+			(query.ErrorClass != "" && row.LastErrorClass != query.ErrorClass) ||
 			(query.State != 0 && row.State != query.State) || !within(row.Created, query.Start, query.End) {
 			continue
 		}
@@ -122,7 +128,16 @@ func (m *model) delivery(row history.DeliveryRow) *fanfarev1.Delivery {
 		EndTime:         timestamp(row.Ended),
 		LastStatusCode:  row.LastStatus,
 		LastErrorClass:  row.LastErrorClass,
+		TraceId:         traceOf(m.eventOf(row)),
 	}
+}
+
+// traceOf returns the trace of an event of a world.
+func traceOf(event *fanfarev1.Event) string {
+	if parts := strings.Split(event.Extensions["traceparent"], "-"); len(parts) == 4 {
+		return parts[1]
+	}
+	return ""
 }
 
 // eventOf returns the event of a delivery.
@@ -166,6 +181,18 @@ func (m *model) deliveryQuery(rng *rand.Rand) history.DeliveryQuery {
 	}
 	if maybe(rng) {
 		query.State = fanfarev1.Delivery_State(1 + rng.Int32N(5))
+	}
+	if maybe(rng) && maybe(rng) {
+		query.EventType = pick(rng, types())
+	}
+	if len(m.events) > 0 && maybe(rng) && maybe(rng) {
+		query.TraceID = traceOf(pick(rng, m.events).Event)
+	}
+	if maybe(rng) && maybe(rng) {
+		query.StatusClass = pick(rng, []int32{2, 4, 5})
+	}
+	if maybe(rng) && maybe(rng) {
+		query.ErrorClass = pick(rng, []string{"status", "timeout", "none"})
 	}
 	query.Start, query.End = m.times(rng)
 	return query

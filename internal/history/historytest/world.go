@@ -93,7 +93,7 @@ func (w *world) fill(batch *history.Batch) {
 	for range 3 {
 		row := w.change(pick(w.rng, w.deliveries[batch.Partition]))
 		batch.Deliveries = append(batch.Deliveries, row)
-		batch.Attempts = append(batch.Attempts, w.attempt(row.Key, row.Tenant, 1+w.rng.Int32N(12)))
+		batch.Attempts = append(batch.Attempts, w.attempt(row, 1+w.rng.Int32N(12)))
 	}
 }
 
@@ -119,6 +119,9 @@ func (w *world) event() *fanfarev1.Event {
 		Source:      "/shop",
 		PublishTime: timestamppb.New(w.clock),
 	}
+	if maybe(w.rng) { // a few events to a trace
+		event.Extensions = map[string]string{"traceparent": fmt.Sprintf("00-%032x-00f067aa0ba902b7-01", 1+w.rng.IntN(10))}
+	}
 	for range w.rng.IntN(1000) {
 		event.Data = binary.BigEndian.AppendUint64(event.Data, w.rng.Uint64())
 	}
@@ -136,13 +139,13 @@ func (w *world) change(row history.DeliveryRow) history.DeliveryRow {
 	} else {
 		row.Ended = w.clock
 	}
-	row.LastStatus = pick(w.rng, []int32{0, 200, 503})
+	row.LastStatus = pick(w.rng, []int32{0, 200, 404, 503})
 	row.LastErrorClass = pick(w.rng, []string{"", "status", "timeout"})
 	return row
 }
 
-func (w *world) attempt(key history.DeliveryKey, tenant string, number int32) history.AttemptRow {
-	return history.AttemptRow{Key: key, Tenant: tenant, Attempt: &fanfarev1.Attempt{
+func (w *world) attempt(row history.DeliveryRow, number int32) history.AttemptRow {
+	return history.AttemptRow{Key: row.Key, Tenant: row.Tenant, SubscriptionID: row.SubscriptionID, Attempt: &fanfarev1.Attempt{
 		Number:       number,
 		Result:       fanfarev1.Attempt_Result(1 + w.rng.Int32N(3)),
 		StartTime:    timestamppb.New(w.clock),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -136,6 +137,24 @@ func (s *Server) Kill(signal syscall.Signal) {
 	<-s.ended
 }
 
+// Settle returns once nobody has a transaction under way: a client that was
+// killed may have left one, which the server has still to end.
+func (s *Server) Settle(tb testing.TB) {
+	tb.Helper()
+	conn, err := pgx.Connect(tb.Context(), s.address(nil))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = conn.Close(tb.Context()) }()
+	const query = `SELECT count(*) FROM pg_stat_activity
+		WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle'`
+	for busy := 1; busy > 0; {
+		if err := conn.QueryRow(tb.Context(), query).Scan(&busy); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
 // URL returns the address of a schema of its own, which does not exist yet.
 func (s *Server) URL() string {
 	return s.address(url.Values{"search_path": {"test_" + strconv.FormatInt(s.schemas.Add(1), 10)}})
@@ -143,9 +162,7 @@ func (s *Server) URL() string {
 
 func (s *Server) address(parameters url.Values) string {
 	query := url.Values{"host": {s.dir}, "user": {"fanfare"}, "dbname": {"postgres"}}
-	for name, values := range parameters {
-		query[name] = values
-	}
+	maps.Copy(query, parameters)
 	return "postgres:///?" + query.Encode()
 }
 

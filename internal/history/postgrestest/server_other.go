@@ -23,5 +23,8 @@ func (*Server) Run(testing.TB) {}
 // Kill is never called.
 func (*Server) Kill(syscall.Signal) {}
 
+// Settle is never called.
+func (*Server) Settle(testing.TB) {}
+
 // URL is never called.
 func (*Server) URL() string { return "" }

@@ -222,8 +222,11 @@ type Delivery struct {
 	LastStatusCode int32 `protobuf:"varint,10,opt,name=last_status_code,json=lastStatusCode,proto3" json:"last_status_code,omitempty"`
 	// The last attempt's error class; empty if it succeeded.
 	LastErrorClass string `protobuf:"bytes,11,opt,name=last_error_class,json=lastErrorClass,proto3" json:"last_error_class,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The trace in which its event was published: 32 hexadecimal digits, from
+	// the event's extension `traceparent`. Empty if there is none.
+	TraceId       string `protobuf:"bytes,12,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Delivery) Reset() {
@@ -329,6 +332,13 @@ func (x *Delivery) GetLastStatusCode() int32 {
 func (x *Delivery) GetLastErrorClass() string {
 	if x != nil {
 		return x.LastErrorClass
+	}
+	return ""
+}
+
+func (x *Delivery) GetTraceId() string {
+	if x != nil {
+		return x.TraceId
 	}
 	return ""
 }
@@ -983,7 +993,17 @@ type ListDeliveriesRequest struct {
 	// Only those that began to be owed at or after this time.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Only those that began to be owed before this time.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Only of events of exactly this type.
+	EventType string `protobuf:"bytes,9,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
+	// Only of events published in this trace: 32 hexadecimal digits.
+	TraceId string `protobuf:"bytes,10,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	// Only those whose last attempt was answered so: `1xx`, `2xx`, `3xx`, `4xx`
+	// or `5xx`.
+	StatusClass string `protobuf:"bytes,11,opt,name=status_class,json=statusClass,proto3" json:"status_class,omitempty"`
+	// Only those whose last attempt failed with this class, as in
+	// Attempt.error_class.
+	ErrorClass    string `protobuf:"bytes,12,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1074,6 +1094,34 @@ func (x *ListDeliveriesRequest) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ListDeliveriesRequest) GetEventType() string {
+	if x != nil {
+		return x.EventType
+	}
+	return ""
+}
+
+func (x *ListDeliveriesRequest) GetTraceId() string {
+	if x != nil {
+		return x.TraceId
+	}
+	return ""
+}
+
+func (x *ListDeliveriesRequest) GetStatusClass() string {
+	if x != nil {
+		return x.StatusClass
+	}
+	return ""
+}
+
+func (x *ListDeliveriesRequest) GetErrorClass() string {
+	if x != nil {
+		return x.ErrorClass
+	}
+	return ""
+}
+
 type ListDeliveriesResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Deliveries []*Delivery            `protobuf:"bytes,1,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
@@ -1127,6 +1175,483 @@ func (x *ListDeliveriesResponse) GetNextPageToken() string {
 	return ""
 }
 
+type ExportDeliveriesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Only this subscription's: its id or full name.
+	Subscription string `protobuf:"bytes,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
+	// Only this event's: its id or full name.
+	Event string `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`
+	// Only in this state.
+	State Delivery_State `protobuf:"varint,4,opt,name=state,proto3,enum=fanfare.v1.Delivery_State" json:"state,omitempty"`
+	// Only those that began to be owed at or after this time.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Only those that began to be owed before this time.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Only of events of exactly this type.
+	EventType string `protobuf:"bytes,7,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
+	// Only of events published in this trace: 32 hexadecimal digits.
+	TraceId string `protobuf:"bytes,8,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	// Only those whose last attempt was answered so: `1xx`, `2xx`, `3xx`, `4xx`
+	// or `5xx`.
+	StatusClass string `protobuf:"bytes,9,opt,name=status_class,json=statusClass,proto3" json:"status_class,omitempty"`
+	// Only those whose last attempt failed with this class, as in
+	// Attempt.error_class.
+	ErrorClass string `protobuf:"bytes,10,opt,name=error_class,json=errorClass,proto3" json:"error_class,omitempty"`
+	// With all attempts of each.
+	WithAttempts  bool `protobuf:"varint,11,opt,name=with_attempts,json=withAttempts,proto3" json:"with_attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportDeliveriesRequest) Reset() {
+	*x = ExportDeliveriesRequest{}
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportDeliveriesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportDeliveriesRequest) ProtoMessage() {}
+
+func (x *ExportDeliveriesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportDeliveriesRequest.ProtoReflect.Descriptor instead.
+func (*ExportDeliveriesRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExportDeliveriesRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ExportDeliveriesRequest) GetSubscription() string {
+	if x != nil {
+		return x.Subscription
+	}
+	return ""
+}
+
+func (x *ExportDeliveriesRequest) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *ExportDeliveriesRequest) GetState() Delivery_State {
+	if x != nil {
+		return x.State
+	}
+	return Delivery_STATE_UNSPECIFIED
+}
+
+func (x *ExportDeliveriesRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ExportDeliveriesRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *ExportDeliveriesRequest) GetEventType() string {
+	if x != nil {
+		return x.EventType
+	}
+	return ""
+}
+
+func (x *ExportDeliveriesRequest) GetTraceId() string {
+	if x != nil {
+		return x.TraceId
+	}
+	return ""
+}
+
+func (x *ExportDeliveriesRequest) GetStatusClass() string {
+	if x != nil {
+		return x.StatusClass
+	}
+	return ""
+}
+
+func (x *ExportDeliveriesRequest) GetErrorClass() string {
+	if x != nil {
+		return x.ErrorClass
+	}
+	return ""
+}
+
+func (x *ExportDeliveriesRequest) GetWithAttempts() bool {
+	if x != nil {
+		return x.WithAttempts
+	}
+	return false
+}
+
+type ExportDeliveriesResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Delivery *Delivery              `protobuf:"bytes,1,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	// First to last, if they were asked for.
+	Attempts      []*Attempt `protobuf:"bytes,2,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportDeliveriesResponse) Reset() {
+	*x = ExportDeliveriesResponse{}
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportDeliveriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportDeliveriesResponse) ProtoMessage() {}
+
+func (x *ExportDeliveriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportDeliveriesResponse.ProtoReflect.Descriptor instead.
+func (*ExportDeliveriesResponse) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ExportDeliveriesResponse) GetDelivery() *Delivery {
+	if x != nil {
+		return x.Delivery
+	}
+	return nil
+}
+
+func (x *ExportDeliveriesResponse) GetAttempts() []*Attempt {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+type GetStatisticsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/subscriptions/{subscription}/statistics.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// From the minute of this time on, or its hour where only hours are kept; a
+	// day before end_time if absent.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Up to this time; now if absent.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// The length of a step: whole minutes; an hour if absent. At most 1,500
+	// steps.
+	Step          *durationpb.Duration `protobuf:"bytes,4,opt,name=step,proto3" json:"step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatisticsRequest) Reset() {
+	*x = GetStatisticsRequest{}
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatisticsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatisticsRequest) ProtoMessage() {}
+
+func (x *GetStatisticsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatisticsRequest.ProtoReflect.Descriptor instead.
+func (*GetStatisticsRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetStatisticsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GetStatisticsRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *GetStatisticsRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *GetStatisticsRequest) GetStep() *durationpb.Duration {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+// Statistics says how a subscription's deliveries went.
+type Statistics struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}/subscriptions/{subscription}/statistics.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The whole time.
+	Total *StatisticsPoint `protobuf:"bytes,2,opt,name=total,proto3" json:"total,omitempty"`
+	// The steps in which anything happened, oldest first.
+	Points        []*StatisticsPoint `protobuf:"bytes,3,rep,name=points,proto3" json:"points,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Statistics) Reset() {
+	*x = Statistics{}
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Statistics) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Statistics) ProtoMessage() {}
+
+func (x *Statistics) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Statistics.ProtoReflect.Descriptor instead.
+func (*Statistics) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Statistics) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Statistics) GetTotal() *StatisticsPoint {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *Statistics) GetPoints() []*StatisticsPoint {
+	if x != nil {
+		return x.Points
+	}
+	return nil
+}
+
+// StatisticsPoint counts what happened in [start_time, end_time).
+type StatisticsPoint struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Attempts that were made.
+	AttemptCount int64 `protobuf:"varint,3,opt,name=attempt_count,json=attemptCount,proto3" json:"attempt_count,omitempty"`
+	// Attempts that failed.
+	FailedAttemptCount int64 `protobuf:"varint,4,opt,name=failed_attempt_count,json=failedAttemptCount,proto3" json:"failed_attempt_count,omitempty"`
+	// Attempts by how they ended: `2xx` and the like by the answer, else the
+	// error class, as `timeout`.
+	AttemptsByClass map[string]int64 `protobuf:"bytes,5,rep,name=attempts_by_class,json=attemptsByClass,proto3" json:"attempts_by_class,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Deliveries that ended, by how.
+	DeliveredCount int64 `protobuf:"varint,6,opt,name=delivered_count,json=deliveredCount,proto3" json:"delivered_count,omitempty"`
+	DeadCount      int64 `protobuf:"varint,7,opt,name=dead_count,json=deadCount,proto3" json:"dead_count,omitempty"`
+	ExpiredCount   int64 `protobuf:"varint,8,opt,name=expired_count,json=expiredCount,proto3" json:"expired_count,omitempty"`
+	CancelledCount int64 `protobuf:"varint,9,opt,name=cancelled_count,json=cancelledCount,proto3" json:"cancelled_count,omitempty"`
+	// Attempts that succeeded, of all; 0 if there were none.
+	SuccessRatio float64 `protobuf:"fixed64,10,opt,name=success_ratio,json=successRatio,proto3" json:"success_ratio,omitempty"`
+	// Half of the attempts, 95 % and 99 %, took no longer than this; absent if
+	// there were none. At most 1/16 above the true value.
+	LatencyP50    *durationpb.Duration `protobuf:"bytes,11,opt,name=latency_p50,json=latencyP50,proto3" json:"latency_p50,omitempty"`
+	LatencyP95    *durationpb.Duration `protobuf:"bytes,12,opt,name=latency_p95,json=latencyP95,proto3" json:"latency_p95,omitempty"`
+	LatencyP99    *durationpb.Duration `protobuf:"bytes,13,opt,name=latency_p99,json=latencyP99,proto3" json:"latency_p99,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatisticsPoint) Reset() {
+	*x = StatisticsPoint{}
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatisticsPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatisticsPoint) ProtoMessage() {}
+
+func (x *StatisticsPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatisticsPoint.ProtoReflect.Descriptor instead.
+func (*StatisticsPoint) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *StatisticsPoint) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *StatisticsPoint) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *StatisticsPoint) GetAttemptCount() int64 {
+	if x != nil {
+		return x.AttemptCount
+	}
+	return 0
+}
+
+func (x *StatisticsPoint) GetFailedAttemptCount() int64 {
+	if x != nil {
+		return x.FailedAttemptCount
+	}
+	return 0
+}
+
+func (x *StatisticsPoint) GetAttemptsByClass() map[string]int64 {
+	if x != nil {
+		return x.AttemptsByClass
+	}
+	return nil
+}
+
+func (x *StatisticsPoint) GetDeliveredCount() int64 {
+	if x != nil {
+		return x.DeliveredCount
+	}
+	return 0
+}
+
+func (x *StatisticsPoint) GetDeadCount() int64 {
+	if x != nil {
+		return x.DeadCount
+	}
+	return 0
+}
+
+func (x *StatisticsPoint) GetExpiredCount() int64 {
+	if x != nil {
+		return x.ExpiredCount
+	}
+	return 0
+}
+
+func (x *StatisticsPoint) GetCancelledCount() int64 {
+	if x != nil {
+		return x.CancelledCount
+	}
+	return 0
+}
+
+func (x *StatisticsPoint) GetSuccessRatio() float64 {
+	if x != nil {
+		return x.SuccessRatio
+	}
+	return 0
+}
+
+func (x *StatisticsPoint) GetLatencyP50() *durationpb.Duration {
+	if x != nil {
+		return x.LatencyP50
+	}
+	return nil
+}
+
+func (x *StatisticsPoint) GetLatencyP95() *durationpb.Duration {
+	if x != nil {
+		return x.LatencyP95
+	}
+	return nil
+}
+
+func (x *StatisticsPoint) GetLatencyP99() *durationpb.Duration {
+	if x != nil {
+		return x.LatencyP99
+	}
+	return nil
+}
+
 type ListAttemptsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}/deliveries/{delivery}.
@@ -1141,7 +1666,7 @@ type ListAttemptsRequest struct {
 
 func (x *ListAttemptsRequest) Reset() {
 	*x = ListAttemptsRequest{}
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[12]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1678,7 @@ func (x *ListAttemptsRequest) String() string {
 func (*ListAttemptsRequest) ProtoMessage() {}
 
 func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[12]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1691,7 @@ func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{12}
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListAttemptsRequest) GetParent() string {
@@ -1201,7 +1726,7 @@ type ListAttemptsResponse struct {
 
 func (x *ListAttemptsResponse) Reset() {
 	*x = ListAttemptsResponse{}
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[13]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1738,7 @@ func (x *ListAttemptsResponse) String() string {
 func (*ListAttemptsResponse) ProtoMessage() {}
 
 func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[13]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1751,7 @@ func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{13}
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListAttemptsResponse) GetAttempts() []*Attempt {
@@ -1255,7 +1780,7 @@ type WatchDeliveriesRequest struct {
 
 func (x *WatchDeliveriesRequest) Reset() {
 	*x = WatchDeliveriesRequest{}
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[14]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1792,7 @@ func (x *WatchDeliveriesRequest) String() string {
 func (*WatchDeliveriesRequest) ProtoMessage() {}
 
 func (x *WatchDeliveriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[14]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1805,7 @@ func (x *WatchDeliveriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchDeliveriesRequest.ProtoReflect.Descriptor instead.
 func (*WatchDeliveriesRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{14}
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchDeliveriesRequest) GetParent() string {
@@ -1309,7 +1834,7 @@ type WatchDeliveriesResponse struct {
 
 func (x *WatchDeliveriesResponse) Reset() {
 	*x = WatchDeliveriesResponse{}
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[15]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1846,7 @@ func (x *WatchDeliveriesResponse) String() string {
 func (*WatchDeliveriesResponse) ProtoMessage() {}
 
 func (x *WatchDeliveriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[15]
+	mi := &file_fanfare_v1_delivery_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1859,7 @@ func (x *WatchDeliveriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchDeliveriesResponse.ProtoReflect.Descriptor instead.
 func (*WatchDeliveriesResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{15}
+	return file_fanfare_v1_delivery_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchDeliveriesResponse) GetDelivery() *Delivery {
@@ -1356,7 +1881,7 @@ var File_fanfare_v1_delivery_service_proto protoreflect.FileDescriptor
 const file_fanfare_v1_delivery_service_proto_rawDesc = "" +
 	"\n" +
 	"!fanfare/v1/delivery_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x04\n" +
+	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x04\n" +
 	"\bDelivery\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x12\x1d\n" +
@@ -1371,7 +1896,8 @@ const file_fanfare_v1_delivery_service_proto_rawDesc = "" +
 	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12(\n" +
 	"\x10last_status_code\x18\n" +
 	" \x01(\x05R\x0elastStatusCode\x12(\n" +
-	"\x10last_error_class\x18\v \x01(\tR\x0elastErrorClass\"`\n" +
+	"\x10last_error_class\x18\v \x01(\tR\x0elastErrorClass\x12\x19\n" +
+	"\btrace_id\x18\f \x01(\tR\atraceId\"`\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\r\n" +
@@ -1441,7 +1967,7 @@ const file_fanfare_v1_delivery_service_proto_rawDesc = "" +
 	"\x13CancelReplayRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"-\n" +
 	"\x12GetDeliveryRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"\xce\x02\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"\xcc\x03\n" +
 	"\x15ListDeliveriesRequest\x12\x1b\n" +
 	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -1452,12 +1978,72 @@ const file_fanfare_v1_delivery_service_proto_rawDesc = "" +
 	"\x05state\x18\x06 \x01(\x0e2\x1a.fanfare.v1.Delivery.StateR\x05state\x129\n" +
 	"\n" +
 	"start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"v\n" +
+	"\bend_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1d\n" +
+	"\n" +
+	"event_type\x18\t \x01(\tR\teventType\x12\x19\n" +
+	"\btrace_id\x18\n" +
+	" \x01(\tR\atraceId\x12!\n" +
+	"\fstatus_class\x18\v \x01(\tR\vstatusClass\x12\x1f\n" +
+	"\verror_class\x18\f \x01(\tR\n" +
+	"errorClass\"v\n" +
 	"\x16ListDeliveriesResponse\x124\n" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2\x14.fanfare.v1.DeliveryR\n" +
 	"deliveries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"n\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x03\n" +
+	"\x17ExportDeliveriesRequest\x12\x1b\n" +
+	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12\"\n" +
+	"\fsubscription\x18\x02 \x01(\tR\fsubscription\x12\x14\n" +
+	"\x05event\x18\x03 \x01(\tR\x05event\x120\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1a.fanfare.v1.Delivery.StateR\x05state\x129\n" +
+	"\n" +
+	"start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1d\n" +
+	"\n" +
+	"event_type\x18\a \x01(\tR\teventType\x12\x19\n" +
+	"\btrace_id\x18\b \x01(\tR\atraceId\x12!\n" +
+	"\fstatus_class\x18\t \x01(\tR\vstatusClass\x12\x1f\n" +
+	"\verror_class\x18\n" +
+	" \x01(\tR\n" +
+	"errorClass\x12#\n" +
+	"\rwith_attempts\x18\v \x01(\bR\fwithAttempts\"}\n" +
+	"\x18ExportDeliveriesResponse\x120\n" +
+	"\bdelivery\x18\x01 \x01(\v2\x14.fanfare.v1.DeliveryR\bdelivery\x12/\n" +
+	"\battempts\x18\x02 \x03(\v2\x13.fanfare.v1.AttemptR\battempts\"\xd0\x01\n" +
+	"\x14GetStatisticsRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x129\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12-\n" +
+	"\x04step\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04step\"\x88\x01\n" +
+	"\n" +
+	"Statistics\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
+	"\x05total\x18\x02 \x01(\v2\x1b.fanfare.v1.StatisticsPointR\x05total\x123\n" +
+	"\x06points\x18\x03 \x03(\v2\x1b.fanfare.v1.StatisticsPointR\x06points\"\xeb\x05\n" +
+	"\x0fStatisticsPoint\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12#\n" +
+	"\rattempt_count\x18\x03 \x01(\x03R\fattemptCount\x120\n" +
+	"\x14failed_attempt_count\x18\x04 \x01(\x03R\x12failedAttemptCount\x12\\\n" +
+	"\x11attempts_by_class\x18\x05 \x03(\v20.fanfare.v1.StatisticsPoint.AttemptsByClassEntryR\x0fattemptsByClass\x12'\n" +
+	"\x0fdelivered_count\x18\x06 \x01(\x03R\x0edeliveredCount\x12\x1d\n" +
+	"\n" +
+	"dead_count\x18\a \x01(\x03R\tdeadCount\x12#\n" +
+	"\rexpired_count\x18\b \x01(\x03R\fexpiredCount\x12'\n" +
+	"\x0fcancelled_count\x18\t \x01(\x03R\x0ecancelledCount\x12#\n" +
+	"\rsuccess_ratio\x18\n" +
+	" \x01(\x01R\fsuccessRatio\x12:\n" +
+	"\vlatency_p50\x18\v \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"latencyP50\x12:\n" +
+	"\vlatency_p95\x18\f \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"latencyP95\x12:\n" +
+	"\vlatency_p99\x18\r \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"latencyP99\x1aB\n" +
+	"\x14AttemptsByClassEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"n\n" +
 	"\x13ListAttemptsRequest\x12\x1b\n" +
 	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -1471,11 +2057,13 @@ const file_fanfare_v1_delivery_service_proto_rawDesc = "" +
 	"\fsubscription\x18\x02 \x01(\tR\fsubscription\"z\n" +
 	"\x17WatchDeliveriesResponse\x120\n" +
 	"\bdelivery\x18\x01 \x01(\v2\x14.fanfare.v1.DeliveryR\bdelivery\x12-\n" +
-	"\aattempt\x18\x02 \x01(\v2\x13.fanfare.v1.AttemptR\aattempt2\xe8\b\n" +
+	"\aattempt\x18\x02 \x01(\v2\x13.fanfare.v1.AttemptR\aattempt2\x81\v\n" +
 	"\x0fDeliveryService\x12n\n" +
 	"\vGetDelivery\x12\x1e.fanfare.v1.GetDeliveryRequest\x1a\x14.fanfare.v1.Delivery\")\x82\xd3\xe4\x93\x02#\x12!/v1/{name=tenants/*/deliveries/*}\x12\x82\x01\n" +
 	"\x0eListDeliveries\x12!.fanfare.v1.ListDeliveriesRequest\x1a\".fanfare.v1.ListDeliveriesResponse\")\x82\xd3\xe4\x93\x02#\x12!/v1/{parent=tenants/*}/deliveries\x12\x87\x01\n" +
-	"\fListAttempts\x12\x1f.fanfare.v1.ListAttemptsRequest\x1a .fanfare.v1.ListAttemptsResponse\"4\x82\xd3\xe4\x93\x02.\x12,/v1/{parent=tenants/*/deliveries/*}/attempts\x12{\n" +
+	"\fListAttempts\x12\x1f.fanfare.v1.ListAttemptsRequest\x1a .fanfare.v1.ListAttemptsResponse\"4\x82\xd3\xe4\x93\x02.\x12,/v1/{parent=tenants/*/deliveries/*}/attempts\x12\x91\x01\n" +
+	"\x10ExportDeliveries\x12#.fanfare.v1.ExportDeliveriesRequest\x1a$.fanfare.v1.ExportDeliveriesResponse\"0\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=tenants/*}/deliveries:export0\x01\x12\x82\x01\n" +
+	"\rGetStatistics\x12 .fanfare.v1.GetStatisticsRequest\x1a\x16.fanfare.v1.Statistics\"7\x82\xd3\xe4\x93\x021\x12//v1/{name=tenants/*/subscriptions/*/statistics}\x12{\n" +
 	"\rRetryDelivery\x12 .fanfare.v1.RetryDeliveryRequest\x1a\x14.fanfare.v1.Delivery\"2\x82\xd3\xe4\x93\x02,:\x01*\"'/v1/{name=tenants/*/deliveries/*}:retry\x12s\n" +
 	"\fCreateReplay\x12\x1f.fanfare.v1.CreateReplayRequest\x1a\x12.fanfare.v1.Replay\".\x82\xd3\xe4\x93\x02(:\x06replay\"\x1e/v1/{parent=tenants/*}/replays\x12e\n" +
 	"\tGetReplay\x12\x1c.fanfare.v1.GetReplayRequest\x1a\x12.fanfare.v1.Replay\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=tenants/*/replays/*}\x12v\n" +
@@ -1496,77 +2084,103 @@ func file_fanfare_v1_delivery_service_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_v1_delivery_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_fanfare_v1_delivery_service_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_fanfare_v1_delivery_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_fanfare_v1_delivery_service_proto_goTypes = []any{
-	(Delivery_State)(0),             // 0: fanfare.v1.Delivery.State
-	(Attempt_Result)(0),             // 1: fanfare.v1.Attempt.Result
-	(Replay_State)(0),               // 2: fanfare.v1.Replay.State
-	(*Delivery)(nil),                // 3: fanfare.v1.Delivery
-	(*Attempt)(nil),                 // 4: fanfare.v1.Attempt
-	(*Replay)(nil),                  // 5: fanfare.v1.Replay
-	(*RetryDeliveryRequest)(nil),    // 6: fanfare.v1.RetryDeliveryRequest
-	(*CreateReplayRequest)(nil),     // 7: fanfare.v1.CreateReplayRequest
-	(*GetReplayRequest)(nil),        // 8: fanfare.v1.GetReplayRequest
-	(*ListReplaysRequest)(nil),      // 9: fanfare.v1.ListReplaysRequest
-	(*ListReplaysResponse)(nil),     // 10: fanfare.v1.ListReplaysResponse
-	(*CancelReplayRequest)(nil),     // 11: fanfare.v1.CancelReplayRequest
-	(*GetDeliveryRequest)(nil),      // 12: fanfare.v1.GetDeliveryRequest
-	(*ListDeliveriesRequest)(nil),   // 13: fanfare.v1.ListDeliveriesRequest
-	(*ListDeliveriesResponse)(nil),  // 14: fanfare.v1.ListDeliveriesResponse
-	(*ListAttemptsRequest)(nil),     // 15: fanfare.v1.ListAttemptsRequest
-	(*ListAttemptsResponse)(nil),    // 16: fanfare.v1.ListAttemptsResponse
-	(*WatchDeliveriesRequest)(nil),  // 17: fanfare.v1.WatchDeliveriesRequest
-	(*WatchDeliveriesResponse)(nil), // 18: fanfare.v1.WatchDeliveriesResponse
-	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 20: google.protobuf.Duration
+	(Delivery_State)(0),              // 0: fanfare.v1.Delivery.State
+	(Attempt_Result)(0),              // 1: fanfare.v1.Attempt.Result
+	(Replay_State)(0),                // 2: fanfare.v1.Replay.State
+	(*Delivery)(nil),                 // 3: fanfare.v1.Delivery
+	(*Attempt)(nil),                  // 4: fanfare.v1.Attempt
+	(*Replay)(nil),                   // 5: fanfare.v1.Replay
+	(*RetryDeliveryRequest)(nil),     // 6: fanfare.v1.RetryDeliveryRequest
+	(*CreateReplayRequest)(nil),      // 7: fanfare.v1.CreateReplayRequest
+	(*GetReplayRequest)(nil),         // 8: fanfare.v1.GetReplayRequest
+	(*ListReplaysRequest)(nil),       // 9: fanfare.v1.ListReplaysRequest
+	(*ListReplaysResponse)(nil),      // 10: fanfare.v1.ListReplaysResponse
+	(*CancelReplayRequest)(nil),      // 11: fanfare.v1.CancelReplayRequest
+	(*GetDeliveryRequest)(nil),       // 12: fanfare.v1.GetDeliveryRequest
+	(*ListDeliveriesRequest)(nil),    // 13: fanfare.v1.ListDeliveriesRequest
+	(*ListDeliveriesResponse)(nil),   // 14: fanfare.v1.ListDeliveriesResponse
+	(*ExportDeliveriesRequest)(nil),  // 15: fanfare.v1.ExportDeliveriesRequest
+	(*ExportDeliveriesResponse)(nil), // 16: fanfare.v1.ExportDeliveriesResponse
+	(*GetStatisticsRequest)(nil),     // 17: fanfare.v1.GetStatisticsRequest
+	(*Statistics)(nil),               // 18: fanfare.v1.Statistics
+	(*StatisticsPoint)(nil),          // 19: fanfare.v1.StatisticsPoint
+	(*ListAttemptsRequest)(nil),      // 20: fanfare.v1.ListAttemptsRequest
+	(*ListAttemptsResponse)(nil),     // 21: fanfare.v1.ListAttemptsResponse
+	(*WatchDeliveriesRequest)(nil),   // 22: fanfare.v1.WatchDeliveriesRequest
+	(*WatchDeliveriesResponse)(nil),  // 23: fanfare.v1.WatchDeliveriesResponse
+	nil,                              // 24: fanfare.v1.StatisticsPoint.AttemptsByClassEntry
+	(*timestamppb.Timestamp)(nil),    // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 26: google.protobuf.Duration
 }
 var file_fanfare_v1_delivery_service_proto_depIdxs = []int32{
 	0,  // 0: fanfare.v1.Delivery.state:type_name -> fanfare.v1.Delivery.State
-	19, // 1: fanfare.v1.Delivery.next_attempt_time:type_name -> google.protobuf.Timestamp
-	19, // 2: fanfare.v1.Delivery.create_time:type_name -> google.protobuf.Timestamp
-	19, // 3: fanfare.v1.Delivery.end_time:type_name -> google.protobuf.Timestamp
+	25, // 1: fanfare.v1.Delivery.next_attempt_time:type_name -> google.protobuf.Timestamp
+	25, // 2: fanfare.v1.Delivery.create_time:type_name -> google.protobuf.Timestamp
+	25, // 3: fanfare.v1.Delivery.end_time:type_name -> google.protobuf.Timestamp
 	1,  // 4: fanfare.v1.Attempt.result:type_name -> fanfare.v1.Attempt.Result
-	19, // 5: fanfare.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
-	20, // 6: fanfare.v1.Attempt.latency:type_name -> google.protobuf.Duration
-	19, // 7: fanfare.v1.Attempt.next_attempt_time:type_name -> google.protobuf.Timestamp
-	19, // 8: fanfare.v1.Replay.start_time:type_name -> google.protobuf.Timestamp
-	19, // 9: fanfare.v1.Replay.end_time:type_name -> google.protobuf.Timestamp
+	25, // 5: fanfare.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
+	26, // 6: fanfare.v1.Attempt.latency:type_name -> google.protobuf.Duration
+	25, // 7: fanfare.v1.Attempt.next_attempt_time:type_name -> google.protobuf.Timestamp
+	25, // 8: fanfare.v1.Replay.start_time:type_name -> google.protobuf.Timestamp
+	25, // 9: fanfare.v1.Replay.end_time:type_name -> google.protobuf.Timestamp
 	0,  // 10: fanfare.v1.Replay.states:type_name -> fanfare.v1.Delivery.State
 	2,  // 11: fanfare.v1.Replay.state:type_name -> fanfare.v1.Replay.State
-	19, // 12: fanfare.v1.Replay.create_time:type_name -> google.protobuf.Timestamp
-	19, // 13: fanfare.v1.Replay.finish_time:type_name -> google.protobuf.Timestamp
+	25, // 12: fanfare.v1.Replay.create_time:type_name -> google.protobuf.Timestamp
+	25, // 13: fanfare.v1.Replay.finish_time:type_name -> google.protobuf.Timestamp
 	5,  // 14: fanfare.v1.CreateReplayRequest.replay:type_name -> fanfare.v1.Replay
 	5,  // 15: fanfare.v1.ListReplaysResponse.replays:type_name -> fanfare.v1.Replay
 	0,  // 16: fanfare.v1.ListDeliveriesRequest.state:type_name -> fanfare.v1.Delivery.State
-	19, // 17: fanfare.v1.ListDeliveriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	19, // 18: fanfare.v1.ListDeliveriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	25, // 17: fanfare.v1.ListDeliveriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	25, // 18: fanfare.v1.ListDeliveriesRequest.end_time:type_name -> google.protobuf.Timestamp
 	3,  // 19: fanfare.v1.ListDeliveriesResponse.deliveries:type_name -> fanfare.v1.Delivery
-	4,  // 20: fanfare.v1.ListAttemptsResponse.attempts:type_name -> fanfare.v1.Attempt
-	3,  // 21: fanfare.v1.WatchDeliveriesResponse.delivery:type_name -> fanfare.v1.Delivery
-	4,  // 22: fanfare.v1.WatchDeliveriesResponse.attempt:type_name -> fanfare.v1.Attempt
-	12, // 23: fanfare.v1.DeliveryService.GetDelivery:input_type -> fanfare.v1.GetDeliveryRequest
-	13, // 24: fanfare.v1.DeliveryService.ListDeliveries:input_type -> fanfare.v1.ListDeliveriesRequest
-	15, // 25: fanfare.v1.DeliveryService.ListAttempts:input_type -> fanfare.v1.ListAttemptsRequest
-	6,  // 26: fanfare.v1.DeliveryService.RetryDelivery:input_type -> fanfare.v1.RetryDeliveryRequest
-	7,  // 27: fanfare.v1.DeliveryService.CreateReplay:input_type -> fanfare.v1.CreateReplayRequest
-	8,  // 28: fanfare.v1.DeliveryService.GetReplay:input_type -> fanfare.v1.GetReplayRequest
-	9,  // 29: fanfare.v1.DeliveryService.ListReplays:input_type -> fanfare.v1.ListReplaysRequest
-	11, // 30: fanfare.v1.DeliveryService.CancelReplay:input_type -> fanfare.v1.CancelReplayRequest
-	17, // 31: fanfare.v1.DeliveryService.WatchDeliveries:input_type -> fanfare.v1.WatchDeliveriesRequest
-	3,  // 32: fanfare.v1.DeliveryService.GetDelivery:output_type -> fanfare.v1.Delivery
-	14, // 33: fanfare.v1.DeliveryService.ListDeliveries:output_type -> fanfare.v1.ListDeliveriesResponse
-	16, // 34: fanfare.v1.DeliveryService.ListAttempts:output_type -> fanfare.v1.ListAttemptsResponse
-	3,  // 35: fanfare.v1.DeliveryService.RetryDelivery:output_type -> fanfare.v1.Delivery
-	5,  // 36: fanfare.v1.DeliveryService.CreateReplay:output_type -> fanfare.v1.Replay
-	5,  // 37: fanfare.v1.DeliveryService.GetReplay:output_type -> fanfare.v1.Replay
-	10, // 38: fanfare.v1.DeliveryService.ListReplays:output_type -> fanfare.v1.ListReplaysResponse
-	5,  // 39: fanfare.v1.DeliveryService.CancelReplay:output_type -> fanfare.v1.Replay
-	18, // 40: fanfare.v1.DeliveryService.WatchDeliveries:output_type -> fanfare.v1.WatchDeliveriesResponse
-	32, // [32:41] is the sub-list for method output_type
-	23, // [23:32] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	0,  // 20: fanfare.v1.ExportDeliveriesRequest.state:type_name -> fanfare.v1.Delivery.State
+	25, // 21: fanfare.v1.ExportDeliveriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	25, // 22: fanfare.v1.ExportDeliveriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 23: fanfare.v1.ExportDeliveriesResponse.delivery:type_name -> fanfare.v1.Delivery
+	4,  // 24: fanfare.v1.ExportDeliveriesResponse.attempts:type_name -> fanfare.v1.Attempt
+	25, // 25: fanfare.v1.GetStatisticsRequest.start_time:type_name -> google.protobuf.Timestamp
+	25, // 26: fanfare.v1.GetStatisticsRequest.end_time:type_name -> google.protobuf.Timestamp
+	26, // 27: fanfare.v1.GetStatisticsRequest.step:type_name -> google.protobuf.Duration
+	19, // 28: fanfare.v1.Statistics.total:type_name -> fanfare.v1.StatisticsPoint
+	19, // 29: fanfare.v1.Statistics.points:type_name -> fanfare.v1.StatisticsPoint
+	25, // 30: fanfare.v1.StatisticsPoint.start_time:type_name -> google.protobuf.Timestamp
+	25, // 31: fanfare.v1.StatisticsPoint.end_time:type_name -> google.protobuf.Timestamp
+	24, // 32: fanfare.v1.StatisticsPoint.attempts_by_class:type_name -> fanfare.v1.StatisticsPoint.AttemptsByClassEntry
+	26, // 33: fanfare.v1.StatisticsPoint.latency_p50:type_name -> google.protobuf.Duration
+	26, // 34: fanfare.v1.StatisticsPoint.latency_p95:type_name -> google.protobuf.Duration
+	26, // 35: fanfare.v1.StatisticsPoint.latency_p99:type_name -> google.protobuf.Duration
+	4,  // 36: fanfare.v1.ListAttemptsResponse.attempts:type_name -> fanfare.v1.Attempt
+	3,  // 37: fanfare.v1.WatchDeliveriesResponse.delivery:type_name -> fanfare.v1.Delivery
+	4,  // 38: fanfare.v1.WatchDeliveriesResponse.attempt:type_name -> fanfare.v1.Attempt
+	12, // 39: fanfare.v1.DeliveryService.GetDelivery:input_type -> fanfare.v1.GetDeliveryRequest
+	13, // 40: fanfare.v1.DeliveryService.ListDeliveries:input_type -> fanfare.v1.ListDeliveriesRequest
+	20, // 41: fanfare.v1.DeliveryService.ListAttempts:input_type -> fanfare.v1.ListAttemptsRequest
+	15, // 42: fanfare.v1.DeliveryService.ExportDeliveries:input_type -> fanfare.v1.ExportDeliveriesRequest
+	17, // 43: fanfare.v1.DeliveryService.GetStatistics:input_type -> fanfare.v1.GetStatisticsRequest
+	6,  // 44: fanfare.v1.DeliveryService.RetryDelivery:input_type -> fanfare.v1.RetryDeliveryRequest
+	7,  // 45: fanfare.v1.DeliveryService.CreateReplay:input_type -> fanfare.v1.CreateReplayRequest
+	8,  // 46: fanfare.v1.DeliveryService.GetReplay:input_type -> fanfare.v1.GetReplayRequest
+	9,  // 47: fanfare.v1.DeliveryService.ListReplays:input_type -> fanfare.v1.ListReplaysRequest
+	11, // 48: fanfare.v1.DeliveryService.CancelReplay:input_type -> fanfare.v1.CancelReplayRequest
+	22, // 49: fanfare.v1.DeliveryService.WatchDeliveries:input_type -> fanfare.v1.WatchDeliveriesRequest
+	3,  // 50: fanfare.v1.DeliveryService.GetDelivery:output_type -> fanfare.v1.Delivery
+	14, // 51: fanfare.v1.DeliveryService.ListDeliveries:output_type -> fanfare.v1.ListDeliveriesResponse
+	21, // 52: fanfare.v1.DeliveryService.ListAttempts:output_type -> fanfare.v1.ListAttemptsResponse
+	16, // 53: fanfare.v1.DeliveryService.ExportDeliveries:output_type -> fanfare.v1.ExportDeliveriesResponse
+	18, // 54: fanfare.v1.DeliveryService.GetStatistics:output_type -> fanfare.v1.Statistics
+	3,  // 55: fanfare.v1.DeliveryService.RetryDelivery:output_type -> fanfare.v1.Delivery
+	5,  // 56: fanfare.v1.DeliveryService.CreateReplay:output_type -> fanfare.v1.Replay
+	5,  // 57: fanfare.v1.DeliveryService.GetReplay:output_type -> fanfare.v1.Replay
+	10, // 58: fanfare.v1.DeliveryService.ListReplays:output_type -> fanfare.v1.ListReplaysResponse
+	5,  // 59: fanfare.v1.DeliveryService.CancelReplay:output_type -> fanfare.v1.Replay
+	23, // 60: fanfare.v1.DeliveryService.WatchDeliveries:output_type -> fanfare.v1.WatchDeliveriesResponse
+	50, // [50:61] is the sub-list for method output_type
+	39, // [39:50] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_delivery_service_proto_init() }
@@ -1580,7 +2194,7 @@ func file_fanfare_v1_delivery_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_delivery_service_proto_rawDesc), len(file_fanfare_v1_delivery_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   16,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

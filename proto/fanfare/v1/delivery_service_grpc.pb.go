@@ -19,15 +19,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	DeliveryService_GetDelivery_FullMethodName     = "/fanfare.v1.DeliveryService/GetDelivery"
-	DeliveryService_ListDeliveries_FullMethodName  = "/fanfare.v1.DeliveryService/ListDeliveries"
-	DeliveryService_ListAttempts_FullMethodName    = "/fanfare.v1.DeliveryService/ListAttempts"
-	DeliveryService_RetryDelivery_FullMethodName   = "/fanfare.v1.DeliveryService/RetryDelivery"
-	DeliveryService_CreateReplay_FullMethodName    = "/fanfare.v1.DeliveryService/CreateReplay"
-	DeliveryService_GetReplay_FullMethodName       = "/fanfare.v1.DeliveryService/GetReplay"
-	DeliveryService_ListReplays_FullMethodName     = "/fanfare.v1.DeliveryService/ListReplays"
-	DeliveryService_CancelReplay_FullMethodName    = "/fanfare.v1.DeliveryService/CancelReplay"
-	DeliveryService_WatchDeliveries_FullMethodName = "/fanfare.v1.DeliveryService/WatchDeliveries"
+	DeliveryService_GetDelivery_FullMethodName      = "/fanfare.v1.DeliveryService/GetDelivery"
+	DeliveryService_ListDeliveries_FullMethodName   = "/fanfare.v1.DeliveryService/ListDeliveries"
+	DeliveryService_ListAttempts_FullMethodName     = "/fanfare.v1.DeliveryService/ListAttempts"
+	DeliveryService_ExportDeliveries_FullMethodName = "/fanfare.v1.DeliveryService/ExportDeliveries"
+	DeliveryService_GetStatistics_FullMethodName    = "/fanfare.v1.DeliveryService/GetStatistics"
+	DeliveryService_RetryDelivery_FullMethodName    = "/fanfare.v1.DeliveryService/RetryDelivery"
+	DeliveryService_CreateReplay_FullMethodName     = "/fanfare.v1.DeliveryService/CreateReplay"
+	DeliveryService_GetReplay_FullMethodName        = "/fanfare.v1.DeliveryService/GetReplay"
+	DeliveryService_ListReplays_FullMethodName      = "/fanfare.v1.DeliveryService/ListReplays"
+	DeliveryService_CancelReplay_FullMethodName     = "/fanfare.v1.DeliveryService/CancelReplay"
+	DeliveryService_WatchDeliveries_FullMethodName  = "/fanfare.v1.DeliveryService/WatchDeliveries"
 )
 
 // DeliveryServiceClient is the client API for DeliveryService service.
@@ -46,6 +48,16 @@ type DeliveryServiceClient interface {
 	ListDeliveries(ctx context.Context, in *ListDeliveriesRequest, opts ...grpc.CallOption) (*ListDeliveriesResponse, error)
 	// ListAttempts returns the attempts of one delivery, first to last.
 	ListAttempts(ctx context.Context, in *ListAttemptsRequest, opts ...grpc.CallOption) (*ListAttemptsResponse, error)
+	// ExportDeliveries streams all deliveries that ListDeliveries would list,
+	// newest event first. It shows each as it is when it comes by: what changes
+	// while it runs may be shown as it was or as it became, but each once.
+	// Over HTTP each line is one message.
+	ExportDeliveries(ctx context.Context, in *ExportDeliveriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportDeliveriesResponse], error)
+	// GetStatistics returns what became of a subscription's deliveries and
+	// attempts over a time, in steps, for a chart. Counts are exact. They are
+	// kept for a year, by the minute for two days and by the hour before
+	// that, longer than the deliveries themselves.
+	GetStatistics(ctx context.Context, in *GetStatisticsRequest, opts ...grpc.CallOption) (*Statistics, error)
 	// RetryDelivery makes a delivery that has ended, other than by success, owed
 	// again, with a new schedule. FAILED_PRECONDITION if it is PENDING or
 	// DELIVERED, if the log no longer holds its event, or if its subscription was
@@ -109,6 +121,35 @@ func (c *deliveryServiceClient) ListAttempts(ctx context.Context, in *ListAttemp
 	return out, nil
 }
 
+func (c *deliveryServiceClient) ExportDeliveries(ctx context.Context, in *ExportDeliveriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportDeliveriesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &DeliveryService_ServiceDesc.Streams[0], DeliveryService_ExportDeliveries_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportDeliveriesRequest, ExportDeliveriesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type DeliveryService_ExportDeliveriesClient = grpc.ServerStreamingClient[ExportDeliveriesResponse]
+
+func (c *deliveryServiceClient) GetStatistics(ctx context.Context, in *GetStatisticsRequest, opts ...grpc.CallOption) (*Statistics, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Statistics)
+	err := c.cc.Invoke(ctx, DeliveryService_GetStatistics_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *deliveryServiceClient) RetryDelivery(ctx context.Context, in *RetryDeliveryRequest, opts ...grpc.CallOption) (*Delivery, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Delivery)
@@ -161,7 +202,7 @@ func (c *deliveryServiceClient) CancelReplay(ctx context.Context, in *CancelRepl
 
 func (c *deliveryServiceClient) WatchDeliveries(ctx context.Context, in *WatchDeliveriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchDeliveriesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &DeliveryService_ServiceDesc.Streams[0], DeliveryService_WatchDeliveries_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &DeliveryService_ServiceDesc.Streams[1], DeliveryService_WatchDeliveries_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -194,6 +235,16 @@ type DeliveryServiceServer interface {
 	ListDeliveries(context.Context, *ListDeliveriesRequest) (*ListDeliveriesResponse, error)
 	// ListAttempts returns the attempts of one delivery, first to last.
 	ListAttempts(context.Context, *ListAttemptsRequest) (*ListAttemptsResponse, error)
+	// ExportDeliveries streams all deliveries that ListDeliveries would list,
+	// newest event first. It shows each as it is when it comes by: what changes
+	// while it runs may be shown as it was or as it became, but each once.
+	// Over HTTP each line is one message.
+	ExportDeliveries(*ExportDeliveriesRequest, grpc.ServerStreamingServer[ExportDeliveriesResponse]) error
+	// GetStatistics returns what became of a subscription's deliveries and
+	// attempts over a time, in steps, for a chart. Counts are exact. They are
+	// kept for a year, by the minute for two days and by the hour before
+	// that, longer than the deliveries themselves.
+	GetStatistics(context.Context, *GetStatisticsRequest) (*Statistics, error)
 	// RetryDelivery makes a delivery that has ended, other than by success, owed
 	// again, with a new schedule. FAILED_PRECONDITION if it is PENDING or
 	// DELIVERED, if the log no longer holds its event, or if its subscription was
@@ -235,6 +286,12 @@ func (UnimplementedDeliveryServiceServer) ListDeliveries(context.Context, *ListD
 }
 func (UnimplementedDeliveryServiceServer) ListAttempts(context.Context, *ListAttemptsRequest) (*ListAttemptsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAttempts not implemented")
+}
+func (UnimplementedDeliveryServiceServer) ExportDeliveries(*ExportDeliveriesRequest, grpc.ServerStreamingServer[ExportDeliveriesResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportDeliveries not implemented")
+}
+func (UnimplementedDeliveryServiceServer) GetStatistics(context.Context, *GetStatisticsRequest) (*Statistics, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetStatistics not implemented")
 }
 func (UnimplementedDeliveryServiceServer) RetryDelivery(context.Context, *RetryDeliveryRequest) (*Delivery, error) {
 	return nil, status.Error(codes.Unimplemented, "method RetryDelivery not implemented")
@@ -325,6 +382,35 @@ func _DeliveryService_ListAttempts_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(DeliveryServiceServer).ListAttempts(ctx, req.(*ListAttemptsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeliveryService_ExportDeliveries_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportDeliveriesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(DeliveryServiceServer).ExportDeliveries(m, &grpc.GenericServerStream[ExportDeliveriesRequest, ExportDeliveriesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type DeliveryService_ExportDeliveriesServer = grpc.ServerStreamingServer[ExportDeliveriesResponse]
+
+func _DeliveryService_GetStatistics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetStatisticsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeliveryServiceServer).GetStatistics(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeliveryService_GetStatistics_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeliveryServiceServer).GetStatistics(ctx, req.(*GetStatisticsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -450,6 +536,10 @@ var DeliveryService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _DeliveryService_ListAttempts_Handler,
 		},
 		{
+			MethodName: "GetStatistics",
+			Handler:    _DeliveryService_GetStatistics_Handler,
+		},
+		{
 			MethodName: "RetryDelivery",
 			Handler:    _DeliveryService_RetryDelivery_Handler,
 		},
@@ -471,6 +561,11 @@ var DeliveryService_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ExportDeliveries",
+			Handler:       _DeliveryService_ExportDeliveries_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "WatchDeliveries",
 			Handler:       _DeliveryService_WatchDeliveries_Handler,

@@ -57,7 +57,10 @@ type Event struct {
 	// if it has them: they are passed on to receivers as headers of that name.
 	Extensions map[string]string `protobuf:"bytes,11,rep,name=extensions,proto3" json:"extensions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// When the event became durable.
-	PublishTime   *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
+	PublishTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
+	// True if data is absent because the history no longer keeps it. Then
+	// it can still be replayed for as long as the log has it.
+	DataExpired   bool `protobuf:"varint,13,opt,name=data_expired,json=dataExpired,proto3" json:"data_expired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,6 +177,13 @@ func (x *Event) GetPublishTime() *timestamppb.Timestamp {
 		return x.PublishTime
 	}
 	return nil
+}
+
+func (x *Event) GetDataExpired() bool {
+	if x != nil {
+		return x.DataExpired
+	}
+	return false
 }
 
 type PublishRequest struct {
@@ -487,7 +497,10 @@ type ListEventsRequest struct {
 	// Only events published at or after this time.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Only events published before this time.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Only events published in this trace: 32 hexadecimal digits, from the
+	// extension `traceparent`.
+	TraceId       string `protobuf:"bytes,7,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -564,6 +577,138 @@ func (x *ListEventsRequest) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ListEventsRequest) GetTraceId() string {
+	if x != nil {
+		return x.TraceId
+	}
+	return ""
+}
+
+type ExportEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Only events of exactly this type.
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Only events published at or after this time.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Only events published before this time.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Only events published in this trace: 32 hexadecimal digits.
+	TraceId       string `protobuf:"bytes,5,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportEventsRequest) Reset() {
+	*x = ExportEventsRequest{}
+	mi := &file_fanfare_v1_event_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportEventsRequest) ProtoMessage() {}
+
+func (x *ExportEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_event_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportEventsRequest.ProtoReflect.Descriptor instead.
+func (*ExportEventsRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_event_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ExportEventsRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ExportEventsRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ExportEventsRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ExportEventsRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *ExportEventsRequest) GetTraceId() string {
+	if x != nil {
+		return x.TraceId
+	}
+	return ""
+}
+
+type ExportEventsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Event         *Event                 `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportEventsResponse) Reset() {
+	*x = ExportEventsResponse{}
+	mi := &file_fanfare_v1_event_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportEventsResponse) ProtoMessage() {}
+
+func (x *ExportEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_event_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportEventsResponse.ProtoReflect.Descriptor instead.
+func (*ExportEventsResponse) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_event_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ExportEventsResponse) GetEvent() *Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
 type ListEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Newest first; without data, which GetEvent returns.
@@ -576,7 +721,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_fanfare_v1_event_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_event_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +733,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_event_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_event_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +746,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_event_service_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_v1_event_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -623,7 +768,7 @@ var File_fanfare_v1_event_service_proto protoreflect.FileDescriptor
 const file_fanfare_v1_event_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1efanfare/v1/event_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x03\n" +
+	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x04\n" +
 	"\x05Event\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x17\n" +
@@ -640,7 +785,8 @@ const file_fanfare_v1_event_service_proto_rawDesc = "" +
 	"\n" +
 	"extensions\x18\v \x03(\v2!.fanfare.v1.Event.ExtensionsEntryR\n" +
 	"extensions\x12B\n" +
-	"\fpublish_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\vpublishTime\x1a=\n" +
+	"\fpublish_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\vpublishTime\x12&\n" +
+	"\fdata_expired\x18\r \x01(\bB\x03\xe0A\x03R\vdataExpired\x1a=\n" +
 	"\x0fExtensionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"]\n" +
@@ -658,7 +804,7 @@ const file_fanfare_v1_event_service_proto_rawDesc = "" +
 	"\x15PublishStreamResponse\x123\n" +
 	"\aresults\x18\x01 \x03(\v2\x19.fanfare.v1.PublishResultR\aresults\"*\n" +
 	"\x0fGetEventRequest\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"\xf2\x01\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"\x8d\x02\n" +
 	"\x11ListEventsRequest\x12\x1b\n" +
 	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -667,16 +813,27 @@ const file_fanfare_v1_event_service_proto_rawDesc = "" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x129\n" +
 	"\n" +
 	"start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"g\n" +
+	"\bend_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x19\n" +
+	"\btrace_id\x18\a \x01(\tR\atraceId\"\xd3\x01\n" +
+	"\x13ExportEventsRequest\x12\x1b\n" +
+	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x129\n" +
+	"\n" +
+	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x19\n" +
+	"\btrace_id\x18\x05 \x01(\tR\atraceId\"?\n" +
+	"\x14ExportEventsResponse\x12'\n" +
+	"\x05event\x18\x01 \x01(\v2\x11.fanfare.v1.EventR\x05event\"g\n" +
 	"\x12ListEventsResponse\x12)\n" +
 	"\x06events\x18\x01 \x03(\v2\x11.fanfare.v1.EventR\x06events\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb5\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xb9\x04\n" +
 	"\fEventService\x12t\n" +
 	"\aPublish\x12\x1a.fanfare.v1.PublishRequest\x1a\x1b.fanfare.v1.PublishResponse\"0\x82\xd3\xe4\x93\x02*:\x01*\"%/v1/{parent=tenants/*}/events:publish\x12X\n" +
 	"\rPublishStream\x12 .fanfare.v1.PublishStreamRequest\x1a!.fanfare.v1.PublishStreamResponse(\x010\x01\x12a\n" +
 	"\bGetEvent\x12\x1b.fanfare.v1.GetEventRequest\x1a\x11.fanfare.v1.Event\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{name=tenants/*/events/*}\x12r\n" +
 	"\n" +
-	"ListEvents\x12\x1d.fanfare.v1.ListEventsRequest\x1a\x1e.fanfare.v1.ListEventsResponse\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=tenants/*}/eventsB;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"
+	"ListEvents\x12\x1d.fanfare.v1.ListEventsRequest\x1a\x1e.fanfare.v1.ListEventsResponse\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=tenants/*}/events\x12\x81\x01\n" +
+	"\fExportEvents\x12\x1f.fanfare.v1.ExportEventsRequest\x1a .fanfare.v1.ExportEventsResponse\",\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=tenants/*}/events:export0\x01B;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"
 
 var (
 	file_fanfare_v1_event_service_proto_rawDescOnce sync.Once
@@ -690,7 +847,7 @@ func file_fanfare_v1_event_service_proto_rawDescGZIP() []byte {
 	return file_fanfare_v1_event_service_proto_rawDescData
 }
 
-var file_fanfare_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_fanfare_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_fanfare_v1_event_service_proto_goTypes = []any{
 	(*Event)(nil),                 // 0: fanfare.v1.Event
 	(*PublishRequest)(nil),        // 1: fanfare.v1.PublishRequest
@@ -700,34 +857,41 @@ var file_fanfare_v1_event_service_proto_goTypes = []any{
 	(*PublishStreamResponse)(nil), // 5: fanfare.v1.PublishStreamResponse
 	(*GetEventRequest)(nil),       // 6: fanfare.v1.GetEventRequest
 	(*ListEventsRequest)(nil),     // 7: fanfare.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 8: fanfare.v1.ListEventsResponse
-	nil,                           // 9: fanfare.v1.Event.ExtensionsEntry
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*ExportEventsRequest)(nil),   // 8: fanfare.v1.ExportEventsRequest
+	(*ExportEventsResponse)(nil),  // 9: fanfare.v1.ExportEventsResponse
+	(*ListEventsResponse)(nil),    // 10: fanfare.v1.ListEventsResponse
+	nil,                           // 11: fanfare.v1.Event.ExtensionsEntry
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_fanfare_v1_event_service_proto_depIdxs = []int32{
-	10, // 0: fanfare.v1.Event.time:type_name -> google.protobuf.Timestamp
-	9,  // 1: fanfare.v1.Event.extensions:type_name -> fanfare.v1.Event.ExtensionsEntry
-	10, // 2: fanfare.v1.Event.publish_time:type_name -> google.protobuf.Timestamp
+	12, // 0: fanfare.v1.Event.time:type_name -> google.protobuf.Timestamp
+	11, // 1: fanfare.v1.Event.extensions:type_name -> fanfare.v1.Event.ExtensionsEntry
+	12, // 2: fanfare.v1.Event.publish_time:type_name -> google.protobuf.Timestamp
 	0,  // 3: fanfare.v1.PublishRequest.events:type_name -> fanfare.v1.Event
 	3,  // 4: fanfare.v1.PublishResponse.results:type_name -> fanfare.v1.PublishResult
 	0,  // 5: fanfare.v1.PublishStreamRequest.events:type_name -> fanfare.v1.Event
 	3,  // 6: fanfare.v1.PublishStreamResponse.results:type_name -> fanfare.v1.PublishResult
-	10, // 7: fanfare.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	10, // 8: fanfare.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	0,  // 9: fanfare.v1.ListEventsResponse.events:type_name -> fanfare.v1.Event
-	1,  // 10: fanfare.v1.EventService.Publish:input_type -> fanfare.v1.PublishRequest
-	4,  // 11: fanfare.v1.EventService.PublishStream:input_type -> fanfare.v1.PublishStreamRequest
-	6,  // 12: fanfare.v1.EventService.GetEvent:input_type -> fanfare.v1.GetEventRequest
-	7,  // 13: fanfare.v1.EventService.ListEvents:input_type -> fanfare.v1.ListEventsRequest
-	2,  // 14: fanfare.v1.EventService.Publish:output_type -> fanfare.v1.PublishResponse
-	5,  // 15: fanfare.v1.EventService.PublishStream:output_type -> fanfare.v1.PublishStreamResponse
-	0,  // 16: fanfare.v1.EventService.GetEvent:output_type -> fanfare.v1.Event
-	8,  // 17: fanfare.v1.EventService.ListEvents:output_type -> fanfare.v1.ListEventsResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 7: fanfare.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	12, // 8: fanfare.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	12, // 9: fanfare.v1.ExportEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	12, // 10: fanfare.v1.ExportEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 11: fanfare.v1.ExportEventsResponse.event:type_name -> fanfare.v1.Event
+	0,  // 12: fanfare.v1.ListEventsResponse.events:type_name -> fanfare.v1.Event
+	1,  // 13: fanfare.v1.EventService.Publish:input_type -> fanfare.v1.PublishRequest
+	4,  // 14: fanfare.v1.EventService.PublishStream:input_type -> fanfare.v1.PublishStreamRequest
+	6,  // 15: fanfare.v1.EventService.GetEvent:input_type -> fanfare.v1.GetEventRequest
+	7,  // 16: fanfare.v1.EventService.ListEvents:input_type -> fanfare.v1.ListEventsRequest
+	8,  // 17: fanfare.v1.EventService.ExportEvents:input_type -> fanfare.v1.ExportEventsRequest
+	2,  // 18: fanfare.v1.EventService.Publish:output_type -> fanfare.v1.PublishResponse
+	5,  // 19: fanfare.v1.EventService.PublishStream:output_type -> fanfare.v1.PublishStreamResponse
+	0,  // 20: fanfare.v1.EventService.GetEvent:output_type -> fanfare.v1.Event
+	10, // 21: fanfare.v1.EventService.ListEvents:output_type -> fanfare.v1.ListEventsResponse
+	9,  // 22: fanfare.v1.EventService.ExportEvents:output_type -> fanfare.v1.ExportEventsResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_event_service_proto_init() }
@@ -741,7 +905,7 @@ func file_fanfare_v1_event_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_event_service_proto_rawDesc), len(file_fanfare_v1_event_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

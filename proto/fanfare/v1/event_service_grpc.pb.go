@@ -23,6 +23,7 @@ const (
 	EventService_PublishStream_FullMethodName = "/fanfare.v1.EventService/PublishStream"
 	EventService_GetEvent_FullMethodName      = "/fanfare.v1.EventService/GetEvent"
 	EventService_ListEvents_FullMethodName    = "/fanfare.v1.EventService/ListEvents"
+	EventService_ExportEvents_FullMethodName  = "/fanfare.v1.EventService/ExportEvents"
 )
 
 // EventServiceClient is the client API for EventService service.
@@ -55,6 +56,9 @@ type EventServiceClient interface {
 	// ListEvents returns a tenant's events, newest first. It reflects all that
 	// was acknowledged before the call.
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
+	// ExportEvents streams all events that ListEvents would list, newest first,
+	// with their data. Over HTTP each line is one message.
+	ExportEvents(ctx context.Context, in *ExportEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportEventsResponse], error)
 }
 
 type eventServiceClient struct {
@@ -108,6 +112,25 @@ func (c *eventServiceClient) ListEvents(ctx context.Context, in *ListEventsReque
 	return out, nil
 }
 
+func (c *eventServiceClient) ExportEvents(ctx context.Context, in *ExportEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &EventService_ServiceDesc.Streams[1], EventService_ExportEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportEventsRequest, ExportEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EventService_ExportEventsClient = grpc.ServerStreamingClient[ExportEventsResponse]
+
 // EventServiceServer is the server API for EventService service.
 // All implementations must embed UnimplementedEventServiceServer
 // for forward compatibility.
@@ -138,6 +161,9 @@ type EventServiceServer interface {
 	// ListEvents returns a tenant's events, newest first. It reflects all that
 	// was acknowledged before the call.
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
+	// ExportEvents streams all events that ListEvents would list, newest first,
+	// with their data. Over HTTP each line is one message.
+	ExportEvents(*ExportEventsRequest, grpc.ServerStreamingServer[ExportEventsResponse]) error
 	mustEmbedUnimplementedEventServiceServer()
 }
 
@@ -159,6 +185,9 @@ func (UnimplementedEventServiceServer) GetEvent(context.Context, *GetEventReques
 }
 func (UnimplementedEventServiceServer) ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListEvents not implemented")
+}
+func (UnimplementedEventServiceServer) ExportEvents(*ExportEventsRequest, grpc.ServerStreamingServer[ExportEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportEvents not implemented")
 }
 func (UnimplementedEventServiceServer) mustEmbedUnimplementedEventServiceServer() {}
 func (UnimplementedEventServiceServer) testEmbeddedByValue()                      {}
@@ -242,6 +271,17 @@ func _EventService_ListEvents_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EventService_ExportEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(EventServiceServer).ExportEvents(m, &grpc.GenericServerStream[ExportEventsRequest, ExportEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EventService_ExportEventsServer = grpc.ServerStreamingServer[ExportEventsResponse]
+
 // EventService_ServiceDesc is the grpc.ServiceDesc for EventService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -268,6 +308,11 @@ var EventService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _EventService_PublishStream_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "ExportEvents",
+			Handler:       _EventService_ExportEvents_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "fanfare/v1/event_service.proto",

@@ -8,9 +8,12 @@
 --
 -- Every row is found through its tenant, so the tenant leads every key.
 
+-- The log keeps its records from floor on: what can be replayed is not removed
+-- here.
 CREATE TABLE positions (
     partition bigint PRIMARY KEY,
-    sequence  bigint NOT NULL
+    sequence  bigint NOT NULL,
+    floor     bigint NOT NULL
 );
 
 -- On which day the records of a partition's log became durable: those from
@@ -43,8 +46,12 @@ CREATE TABLE events (
     PRIMARY KEY (tenant, partition, sequence, idx, day)
 ) PARTITION BY RANGE (day);
 
-CREATE INDEX events_newest ON events (tenant, publish_ms, partition, sequence, idx);
-CREATE INDEX events_by_type ON events (tenant, type, publish_ms, partition, sequence, idx);
+-- With the type, so that a list of one type passes over the others inside
+-- the index.
+CREATE INDEX events_newest ON events (tenant, publish_ms, partition, sequence, idx, type);
+-- In the order of the deliveries, so that a list of those of one type is read
+-- in order.
+CREATE INDEX events_by_type ON events (tenant, type, partition, sequence, idx);
 CREATE INDEX events_by_id ON events (tenant, event_id);
 CREATE INDEX events_by_trace ON events (tenant, trace_id) WHERE trace_id <> '';
 
@@ -140,3 +147,15 @@ CREATE TABLE attempts (
     next_attempt_ms bigint NOT NULL,
     PRIMARY KEY (tenant, partition, sequence, idx, subscription, number, day)
 ) PARTITION BY RANGE (day);
+
+-- What happened to a subscription in a minute or, once that is some days ago,
+-- in an hour. No time is in two rows: the sum of all rows is exact.
+CREATE TABLE statistics (
+    tenant          text   COLLATE "C" NOT NULL,
+    subscription_id text   COLLATE "C" NOT NULL,
+    start_ms        bigint NOT NULL,
+    length_ms       bigint NOT NULL,
+    counts          bytea  NOT NULL, -- see Counts
+    PRIMARY KEY (tenant, subscription_id, start_ms, length_ms)
+) WITH (fillfactor = 70, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX statistics_by_age ON statistics (length_ms, start_ms);
