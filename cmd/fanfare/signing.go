@@ -55,13 +55,14 @@ func signatureText(s *fanfarev1.Subscription) string {
 	if h == nil {
 		return scheme
 	}
-	text := scheme + ", in " + h.GetHeader()
+	var text strings.Builder
+	text.WriteString(scheme + ", in " + h.GetHeader())
 	for _, part := range []string{h.GetAlgorithm(), h.GetEncoding(), h.GetPrefix(), h.GetContent()} {
 		if part != "" {
-			text += ", " + part
+			text.WriteString(", " + part)
 		}
 	}
-	return text
+	return text.String()
 }
 
 func rotateSecretCommand(s *settings) *cobra.Command {
