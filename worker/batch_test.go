@@ -102,22 +102,22 @@ func TestAttemptBatch(t *testing.T) {
 			receiver := &batchReceiver{t: t, status: tt.status}
 			target, deliveries := batchOf(t, 8, count(tt.config))
 			outcomes, _ := newTestAttempter(t, receiver).attemptBatch(t.Context(), deliveries, target)
-			got := ""
+			var got strings.Builder
 			for _, d := range deliveries {
 				o := outcomes[d]
 				switch {
 				case o == nil:
-					got += "-"
+					got.WriteString("-")
 				case o.GetKind() == linkv1.Outcome_DELIVERED:
-					got += "D"
+					got.WriteString("D")
 				case o.GetKind() == linkv1.Outcome_RETRY:
-					got += "R"
+					got.WriteString("R")
 				case o.GetKind() == linkv1.Outcome_DEAD:
-					got += "X"
+					got.WriteString("X")
 				}
 			}
-			if got != tt.want {
-				t.Errorf("outcomes are %s, want %s: %v", got, tt.want, receiver.events)
+			if got.String() != tt.want {
+				t.Errorf("outcomes are %s, want %s: %v", got.String(), tt.want, receiver.events)
 			}
 			if tt.requests > 0 && len(receiver.ids) != tt.requests {
 				t.Errorf("%d requests, want %d: %v", len(receiver.ids), tt.requests, receiver.events)
