@@ -19,8 +19,9 @@ import (
 	"text/template"
 	"time"
 
-	"github.com/fanfare-dev/fanfare/signature"
 	"sigs.k8s.io/yaml"
+
+	"github.com/fanfare-dev/fanfare/signature"
 )
 
 // table is a file of testdata/cases.
@@ -134,7 +135,7 @@ func (c *oneCase) play(t *testing.T, server *running) {
 	}
 	method, _, _ := strings.Cut(line, " ")
 	conn := server.dial()
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 	if _, err := conn.Write([]byte(request(line, headers, body))); err != nil {
 		t.Fatal(err)
 	}

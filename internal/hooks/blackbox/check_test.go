@@ -11,7 +11,7 @@ import (
 // checked runs `fanfare hooks check` in dir.
 func checked(t *testing.T, dir string, args ...string) (output string, code int) {
 	t.Helper()
-	cmd := exec.Command(fanfare, append([]string{"hooks", "check"}, args...)...)
+	cmd := exec.Command(fanfare, append([]string{"hooks", "check"}, args...)...) //nolint:noctx // the test ends it itself
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState == nil {

@@ -278,7 +278,7 @@ func TestReloadUnderLoad(t *testing.T) {
 				conn := server.dial()
 				_, _ = conn.Write([]byte(request("POST /hooks/x", nil, "")))
 				got, err := tryRead(conn, "POST")
-				conn.Close()
+				conn.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 				if answered.Add(1); err != nil || got.body != "ok x" {
 					wrong.Add(1)
 				}

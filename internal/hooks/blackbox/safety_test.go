@@ -117,7 +117,7 @@ func TestMemory(t *testing.T) {
 		for contentType, body := range bodies {
 			go func() {
 				conn := server.dial()
-				defer conn.Close()
+				defer conn.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 				_, _ = io.WriteString(conn, request("POST /hooks/guarded", []string{"Content-Type: " + contentType}, body))
 				got, err := tryRead(conn, "POST")
 				// It may close before it has read all, and the answer be lost.
@@ -158,7 +158,7 @@ func TestTruncatedBody(t *testing.T) {
 	t.Parallel()
 	server := overTCP(t, withHooks(t, oneHook))
 	conn := server.dial()
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 	if _, err := io.WriteString(conn, request("POST /hooks/x", []string{"Content-Length: 10"}, "half")); err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestCommandLimits(t *testing.T) {
 					t.Fatal(err)
 				}
 				fmt.Fprintln(pipe, "go")
-				pipe.Close()
+				pipe.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 				server.log.await(t, from, "finished handling x")
 			}
 			if got := post(); got.status != 200 {
@@ -229,7 +229,7 @@ func TestCommandLimits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			pipe.Close()
+			pipe.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 		})
 	}
 }
@@ -255,7 +255,7 @@ func TestGracefulEnd(t *testing.T) {
 		t.Fatalf("answered %d", got.status)
 	}
 	conn := server.dial()
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 	if _, err := io.WriteString(conn, request("POST /hooks/sync", nil, "")); err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +268,7 @@ func TestGracefulEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Fprint(pipe, "late")
-		pipe.Close()
+		pipe.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 	}
 	if got := read(t, conn, "POST"); got.body != "late" {
 		t.Errorf("answered %d %q", got.status, got.body)
@@ -296,7 +296,7 @@ func TestEndWithoutPatience(t *testing.T) {
 	write(t, filepath.Join(dir, "hooks.json"), `[{"id": "x", "execute-command": "./forever", "include-command-output-in-response": true}]`)
 	server := overTCP(t, dir, "-shutdown-timeout", "100ms")
 	conn := server.dial()
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 	if _, err := io.WriteString(conn, request("POST /hooks/x", nil, "")); err != nil {
 		t.Fatal(err)
 	}
@@ -313,11 +313,11 @@ func TestEndWithoutPatience(t *testing.T) {
 // A single IPv6 address is one, not all that share its first 32 bits.
 func TestIPv6Address(t *testing.T) {
 	t.Parallel()
-	probe, err := net.Listen("tcp", "[::1]:0")
+	probe, err := net.Listen("tcp", "[::1]:0") //nolint:noctx // the test ends it itself
 	if err != nil {
 		t.Skip("there is no IPv6 here:", err)
 	}
-	probe.Close()
+	probe.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 	hook := func(id, ranges string) string {
 		return `{"id": "` + id + `", "execute-command": "/bin/true", "response-message": "in", "trigger-rule": {"match": {"type": "ip-whitelist", "ip-range": "` + ranges + `"}}}`
 	}
@@ -360,7 +360,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	dir := withHooks(t, `[{"id": "x", "execute-command": "/usr/bin/head", "stream-command-output": true, "pass-arguments-to-command": [{"source": "string", "name": "-c100M"}, {"source": "string", "name": "/dev/zero"}]}]`)
 	server := overTCP(t, dir, "-write-timeout", "100ms")
 	conn := server.dial()
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 	if _, err := io.WriteString(conn, request("POST /hooks/x", nil, "")); err != nil {
 		t.Fatal(err)
 	}
@@ -387,7 +387,7 @@ func TestSlowHeaders(t *testing.T) {
 	}
 	server := overTCP(t, withHooks(t, oneHook))
 	conn := server.dial()
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 	began := time.Now()
 	if _, err := io.WriteString(conn, "POST /hooks/x HTTP/1.1\r\nHost: x\r\n"); err != nil {
 		t.Fatal(err)

@@ -33,10 +33,10 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		defer os.RemoveAll(dir)
+		defer os.RemoveAll(dir) //nolint:errcheck // a test is over, or about to fail otherwise
 		fanfare = filepath.Join(dir, "fanfare")
 		args := append(append([]string{"build"}, buildFlags...), "-o", fanfare, "github.com/fanfare-dev/fanfare/cmd/fanfare")
-		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil { //nolint:noctx // the test ends it itself
 			fmt.Fprintf(os.Stderr, "building fanfare: %v\n%s", err, out)
 			return 1
 		}
@@ -126,7 +126,7 @@ func (l *lines) await(t *testing.T, from int, pattern string) []string {
 }
 
 // script writes an executable into dir.
-func script(t *testing.T, dir, name, text string) string {
+func script(t *testing.T, dir, name, text string) string { //nolint:unparam // the tests read better
 	t.Helper()
 	path := filepath.Join(dir, name)
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
@@ -147,7 +147,7 @@ func write(t *testing.T, path, text string) string {
 func begin(t *testing.T, dir string, args ...string) *running {
 	t.Helper()
 	s := &running{t: t, dir: dir, exited: make(chan struct{})}
-	s.cmd = exec.Command(fanfare, append([]string{"hooks"}, args...)...)
+	s.cmd = exec.Command(fanfare, append([]string{"hooks"}, args...)...) //nolint:noctx // the test ends it itself
 	s.cmd.Dir = dir
 	s.cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
 	s.cmd.Stdout = &s.stdout
@@ -159,7 +159,7 @@ func begin(t *testing.T, dir string, args ...string) *running {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	writer.Close()
+	writer.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 	s.log = newLines(reader)
 	go func() {
 		_ = s.cmd.Wait()
@@ -168,7 +168,7 @@ func begin(t *testing.T, dir string, args ...string) *running {
 	t.Cleanup(func() {
 		_ = s.cmd.Process.Kill()
 		<-s.exited
-		reader.Close()
+		reader.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 		if text := s.log.text(); strings.Contains(text, "DATA RACE") || strings.Contains(text, "panic:") {
 			t.Errorf("the server's log:\n%s", text)
 		}
@@ -189,11 +189,11 @@ func overTCP(t *testing.T, dir string, args ...string) *running {
 func overUnix(t *testing.T, dir string, args ...string) *running {
 	t.Helper()
 	// The path of a socket has 108 bytes at most; t.TempDir may have more.
-	short, err := os.MkdirTemp("", "hooks")
+	short, err := os.MkdirTemp("", "hooks") //nolint:usetesting // a short path that others can read
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(short) })
+	t.Cleanup(func() { os.RemoveAll(short) }) //nolint:errcheck // a test is over, or about to fail otherwise
 	socket := filepath.Join(short, "s")
 	s := begin(t, dir, append([]string{"-verbose", "-socket", socket}, args...)...)
 	s.network, s.address = "unix", socket
@@ -244,7 +244,7 @@ type answer struct {
 func (s *running) raw(method, text string) answer {
 	s.t.Helper()
 	conn := s.dial()
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 	if _, err := io.WriteString(conn, text); err != nil {
 		s.t.Logf("sending: %v", err) // it may have answered already
 	}

@@ -35,11 +35,11 @@ func withHooks(t *testing.T, text string) string {
 // How it ends at once, with which code, and what it says where.
 func TestExits(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	taken, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // the test ends it itself
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { taken.Close() })
+	t.Cleanup(func() { taken.Close() }) //nolint:errcheck // a test is over, or about to fail otherwise
 	_, takenPort, _ := net.SplitHostPort(taken.Addr().String())
 	const noHooks = `(?s)^couldn't load any hooks from file!\naborting webhook execution since the -verbose flag is set to false\.\nIf, for some reason, you want webhook to start without the hooks, either use -verbose flag, or -nopanic\n$`
 	local := []string{"-ip", "127.0.0.1", "-port", "0"}
@@ -139,11 +139,11 @@ func TestSilence(t *testing.T) {
 
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "hooks")
+	dir, err := os.MkdirTemp("", "hooks") //nolint:usetesting // a short path that others can read
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a test is over, or about to fail otherwise
 	return dir
 }
 
@@ -152,9 +152,9 @@ func awaitSocket(t *testing.T, path string) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		conn, err := net.Dial("unix", path)
+		conn, err := net.Dial("unix", path) //nolint:noctx // the test ends it itself
 		if err == nil {
-			conn.Close()
+			conn.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 			return
 		}
 		if time.Now().After(deadline) {
@@ -277,19 +277,19 @@ func TestPIDFile(t *testing.T) {
 // A socket that systemd passes is taken instead of any other; two are refused.
 func TestSystemd(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // the test ends it itself
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer listener.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 	file, err := listener.(*net.TCPListener).File()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // a test is over, or about to fail otherwise
 	for count, want := range map[int]string{1: "serving hooks on http://" + listener.Addr().String() + "/hooks/{id}", 2: "LISTEN_FDS: want one socket, got 2"} {
 		// The shell's process is the server's: LISTEN_PID must be its id.
-		cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=`+strconv.Itoa(count)+` exec "$0" hooks -verbose -port nonsense`, fanfare)
+		cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=`+strconv.Itoa(count)+` exec "$0" hooks -verbose -port nonsense`, fanfare) //nolint:noctx // the test ends it itself
 		cmd.Dir = withHooks(t, oneHook)
 		cmd.ExtraFiles = []*os.File{file, file}[:count]
 		stderr, err := cmd.StderrPipe()
@@ -344,8 +344,8 @@ func TestTLS(t *testing.T) {
 	handshake := func(config *tls.Config) (tls.ConnectionState, error) {
 		config.InsecureSkipVerify = true
 		conn := tls.Client(server.dial(), config)
-		defer conn.Close()
-		if err := conn.Handshake(); err != nil {
+		defer conn.Close()                       //nolint:errcheck // a test is over, or about to fail otherwise
+		if err := conn.Handshake(); err != nil { //nolint:noctx // the test ends it itself
 			return tls.ConnectionState{}, err
 		}
 		_, err := io.WriteString(conn, request("POST /hooks/x", nil, ""))
@@ -379,11 +379,11 @@ func TestSetUID(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can become somebody else")
 	}
-	dir, err := os.MkdirTemp("", "hooks") // t.TempDir is for its owner only
+	dir, err := os.MkdirTemp("", "hooks") //nolint:usetesting // a short path that others can read
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a test is over, or about to fail otherwise
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

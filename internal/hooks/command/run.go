@@ -114,7 +114,7 @@ func (e *execution) start(ctx context.Context, output io.Writer) (started bool, 
 	if err != nil {
 		return false, fmt.Errorf("making a pipe: %w", err)
 	}
-	defer writer.Close()
+	defer writer.Close()                                                                             //nolint:errcheck // only read from, or already ended
 	e.cmd = exec.CommandContext(context.WithoutCancel(ctx), e.invocation.Name, e.invocation.Args...) //nolint:gosec // what a hook is for
 	e.cmd.Path, e.cmd.Err = e.invocation.Path, nil
 	e.cmd.Dir, e.cmd.Env = e.invocation.Dir, e.env
@@ -125,7 +125,7 @@ func (e *execution) start(ctx context.Context, output io.Writer) (started bool, 
 		return false, errors.Join(err, reader.Close())
 	}
 	if stdin != nil {
-		defer stdin.Close()
+		defer stdin.Close() //nolint:errcheck // only read from, or already ended
 		e.cmd.Stdin = stdin
 	}
 	if err := e.cmd.Start(); err != nil {
@@ -169,7 +169,7 @@ func (e *execution) feed() {
 	}
 	go func() {
 		defer close(e.fed)
-		defer e.stdin.Close()
+		defer e.stdin.Close()                    //nolint:errcheck // only read from, or already ended
 		_, _ = e.stdin.Write(e.invocation.Stdin) // EPIPE: it did not want to know
 	}()
 }

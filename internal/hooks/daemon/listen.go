@@ -61,7 +61,7 @@ func passedListener() (net.Listener, error) {
 		return nil, fmt.Errorf("LISTEN_FDS: want one socket, got %d", n)
 	}
 	file := os.NewFile(firstPassedFD, "LISTEN_FD_3")
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // only read from, or already ended
 	listener, err := net.FileListener(file)
 	if err != nil {
 		return nil, fmt.Errorf("taking the passed socket: %w", err)
@@ -95,7 +95,7 @@ func (o *Options) tlsConfig() (*tls.Config, error) {
 		return nil, err
 	}
 	return &tls.Config{
-		MinVersion:       lowest, //nolint:gosec // 1.2 unless asked for
+		MinVersion:       lowest,
 		CipherSuites:     suites,
 		CurvePreferences: []tls.CurveID{tls.CurveP521, tls.CurveP384, tls.CurveP256},
 		NextProtos:       []string{"http/1.1"},

@@ -280,7 +280,7 @@ func (d *Daemon) answer(ctx context.Context, handler *server.Server, listener ne
 		err = errors.Join(fmt.Errorf("shutting down: %w", err), httpServer.Close())
 	}
 	handler.Drain(grace)
-	<-served
+	<-served //nolint:errcheck // it is http.ErrServerClosed
 	return err
 }
 

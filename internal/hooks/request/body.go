@@ -198,8 +198,8 @@ func parseForm(body []byte) (map[string]any, error) {
 func (p *Parser) parseMultipart(r *Request, original *http.Request) error {
 	again := original.Clone(original.Context())
 	again.Body = io.NopCloser(bytes.NewReader(r.Body))
-	again.URL.RawQuery = "" // a mistake there is not one of the form
-	if err := again.ParseMultipartForm(p.MultipartMemory); err != nil {
+	again.URL.RawQuery = ""                                             // a mistake there is not one of the form
+	if err := again.ParseMultipartForm(p.MultipartMemory); err != nil { //nolint:gosec // the body is in memory already, and bounded
 		return fmt.Errorf("%w: %w", ErrMultipart, err)
 	}
 	defer func() {
@@ -250,7 +250,7 @@ func (p *Parser) parseFile(header *multipart.FileHeader) (map[string]any, error)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // only read from, or already ended
 	content, err := io.ReadAll(file)
 	if err != nil {
 		return nil, err
@@ -262,7 +262,7 @@ func (p *Parser) parseFile(header *multipart.FileHeader) (map[string]any, error)
 	object, err := decodeObject(content)
 	if err != nil {
 		p.Logf("error parsing JSON payload %v", err)
-		return nil, nil //nolint:nilerr // as the doc comment says
+		return nil, nil
 	}
 	return object, nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/fanfare-dev/fanfare/internal/hooks/rules"
@@ -89,8 +90,8 @@ func clientOf(r *http.Request, trusted []netip.Prefix) netip.Addr {
 		return client
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(hops) - 1; i >= 0; i-- {
-		hop := strings.TrimSpace(hops[i])
+	for _, entry := range slices.Backward(hops) {
+		hop := strings.TrimSpace(entry)
 		if hop == "" && len(hops) == 1 {
 			return client // there is no such header
 		}

@@ -129,14 +129,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.config.Debug {
 		call.w.dump = &head{max: debugBytes}
 	}
-	defer call.end()
+	defer call.end() //nolint:contextcheck // metrics and the log do not end with the request
 	if r.URL.Path == "/" {
 		s.setHeaders(call.w)
-		call.dump(nil)
+		call.dump(nil) //nolint:contextcheck // metrics and the log do not end with the request
 		call.w.answer(http.StatusOK, textHealthy)
 		return
 	}
-	call.serve(id)
+	call.serve(id) //nolint:contextcheck // metrics and the log do not end with the request
 }
 
 func (s *Server) setHeaders(w http.ResponseWriter) {

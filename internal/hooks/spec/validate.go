@@ -167,7 +167,7 @@ func Duration(text string) (time.Duration, error) {
 		return 0, nil
 	}
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
-		return time.Duration(seconds) * time.Second, nil //nolint:gosec // 31 bits were asked for
+		return time.Duration(seconds) * time.Second, nil
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 {
