@@ -53,7 +53,7 @@ func serveDev(b *testing.B) (address string) {
 		dataDir: b.TempDir(), grpcAddress: "127.0.0.1:0", httpAddress: "127.0.0.1:0", workers: 1, partitions: 4,
 	}
 	logger := slog.New(slog.DiscardHandler)
-	engines, err := startEngines(b.Context(), config, logger)
+	engines, err := embedEngines(b.Context(), config.dataDir, "", logger)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -62,8 +62,10 @@ func serveDev(b *testing.B) (address string) {
 			b.Error(err)
 		}
 	})
-	parts, err := newDevParts(config, engines, logger)
-	if err != nil {
+	parts := &node{
+		security: new(security), egress: egressConfig{allowHTTP: true, allowLoopback: true}, leaseTTL: devTTL, logger: logger,
+	}
+	if err := config.fill(parts, engines); err != nil {
 		b.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(b.Context()))
