@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,8 +22,7 @@ func Example() {
 		Gate: receiver.Gate{Verifiers: []signature.Verifier{{Secrets: []signature.Secret{secret}}}},
 	})
 	if err != nil {
-		slog.Error("configuring the receiver", "error", err)
-		return
+		panic(err)
 	}
 	r.Handle("order.created", func(_ context.Context, e *receiver.Event) error {
 		var order struct{ Number int }
@@ -54,12 +52,12 @@ func Example() {
 // deliver sends what a sender would.
 func deliver(url string, secret signature.Secret, body string) {
 	request := newRequest(url, secret, "msg_"+fmt.Sprint(len(body)), body)
-	response, err := http.DefaultTransport.RoundTrip(request)
+	response, err := new(http.Transport).RoundTrip(request)
 	if err != nil {
-		fmt.Println(err)
+		fmt.Println(err) //nolint:forbidigo // an example's output
 		return
 	}
-	fmt.Println(response.StatusCode)
+	fmt.Println(response.StatusCode) //nolint:forbidigo // an example's output
 	_ = response.Body.Close()
 }
 

@@ -2,6 +2,7 @@ package receiver_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -32,7 +33,7 @@ const (
 // signed returns a request that is signed with a secret.
 func signed(t testing.TB, id, body string, by ...signature.Secret) *http.Request {
 	t.Helper()
-	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+	r := newHTTPRequest(http.MethodPost, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	signature.NewSigner(by...).SetHeaders(r.Header, signature.Message{ID: id, Timestamp: time.Now(), Body: []byte(body)})
 	return r
@@ -61,11 +62,11 @@ func TestGate(t *testing.T) {
 			return r
 		}, receiver.Unverified},
 		{"unsigned", receiver.Gate{Verifiers: verifiers(one)}, func() *http.Request {
-			return httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+			return newHTTPRequest(http.MethodPost, strings.NewReader(body))
 		}, receiver.Unverified},
 		{"the zero gate", receiver.Gate{}, func() *http.Request { return signed(t, "m", body, one) }, receiver.Unverified},
 		{"open", receiver.Gate{AllowUnsigned: true}, func() *http.Request {
-			return httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+			return newHTTPRequest(http.MethodPost, strings.NewReader(body))
 		}, 0},
 		{"as long as may be", receiver.Gate{AllowUnsigned: true, MaxBodyBytes: int64(len(body))}, func() *http.Request { return signed(t, "m", body, one) }, 0},
 		{"too long, and says so", receiver.Gate{AllowUnsigned: true, MaxBodyBytes: 3}, func() *http.Request { return signed(t, "m", body, one) }, receiver.TooLarge},
@@ -79,8 +80,11 @@ func TestGate(t *testing.T) {
 			r.Body = io.NopCloser(io.MultiReader(strings.NewReader("{"), brokenReader{}))
 			return r
 		}, receiver.Malformed},
-		{"from where it may not", receiver.Gate{AllowUnsigned: true, Origin: receiver.Origin{Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}},
-			func() *http.Request { return signed(t, "m", body, one) }, receiver.Forbidden},
+		{
+			"from where it may not",
+			receiver.Gate{AllowUnsigned: true, Origin: receiver.Origin{Allowed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}},
+			func() *http.Request { return signed(t, "m", body, one) }, receiver.Forbidden,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			request := tt.request()
@@ -171,7 +175,7 @@ func TestOrigin(t *testing.T) {
 		{"a Unix socket", "@", nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := httptest.NewRequest(http.MethodPost, "/", nil)
+			r := newHTTPRequest(http.MethodPost, nil)
 			r.RemoteAddr = tt.peer
 			r.Header["X-Forwarded-For"] = tt.forwarded
 			got, err := receiver.Origin{TrustedProxies: proxies}.Client(r)
@@ -197,4 +201,9 @@ func newRequest(url string, by signature.Secret, id, body string) *http.Request 
 	r.Header.Set("Content-Type", "application/json")
 	signature.NewSigner(by).SetHeaders(r.Header, signature.Message{ID: id, Timestamp: time.Now(), Body: []byte(body)})
 	return r
+}
+
+// newHTTPRequest returns a request as a server has it.
+func newHTTPRequest(method string, body io.Reader) *http.Request {
+	return httptest.NewRequestWithContext(context.Background(), method, "/", body)
 }

@@ -419,7 +419,10 @@ func (r *Receiver) work(ctx context.Context, left *leftover) {
 	}
 }
 
-// handleQueued handles an event that waited. Its claim may have run out since.
+// handleQueued handles an event that waited, in the context that it came with,
+// until ctx ends. Its claim may have run out since.
+//
+//nolint:contextcheck // two contexts: what the event carries, and how long there is time
 func (r *Receiver) handleQueued(ctx context.Context, j job) {
 	handling, cancel := context.WithCancel(j.ctx)
 	defer cancel()

@@ -41,7 +41,7 @@ func open(t testing.TB, config receiver.Config) *receiver.Receiver {
 
 // event returns an unsigned request with one event.
 func event(id, eventType string) *http.Request {
-	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(fmt.Sprintf(`{"type":%q,"data":{}}`, eventType)))
+	r := newHTTPRequest(http.MethodPost, strings.NewReader(fmt.Sprintf(`{"type":%q,"data":{}}`, eventType)))
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("webhook-id", id)
 	return r
@@ -112,11 +112,11 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("Retry-After is %q, want 2", after)
 		}
 	}
-	if got := post(r, httptest.NewRequest(http.MethodGet, "/", nil)); got.Code != 405 || got.Header().Get("Allow") == "" {
+	if got := post(r, newHTTPRequest(http.MethodGet, nil)); got.Code != 405 || got.Header().Get("Allow") == "" {
 		t.Errorf("GET: answered %d, %v", got.Code, got.Header())
 	}
 	for origin, want := range map[string]int{"fanfare.example": 200, "other.example": 403, "": 403} {
-		request := httptest.NewRequest(http.MethodOptions, "/", nil)
+		request := newHTTPRequest(http.MethodOptions, nil)
 		request.Header.Set("WebHook-Request-Origin", origin)
 		request.Header.Set("WebHook-Request-Rate", "120")
 		got := post(r, request)
@@ -140,7 +140,7 @@ func TestOnce(t *testing.T) {
 		return nil
 	})
 	batch := func() *http.Request {
-		request := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`[{"type":"a","data":0},{"type":"a","data":1},{"type":"a","data":2}]`))
+		request := newHTTPRequest(http.MethodPost, strings.NewReader(`[{"type":"a","data":0},{"type":"a","data":1},{"type":"a","data":2}]`))
 		request.Header.Set("Content-Type", "application/json")
 		request.Header.Set("webhook-id", "b")
 		return request
@@ -314,7 +314,7 @@ func TestTrace(t *testing.T) {
 	request := event("m", "order.created")
 	request.Header.Set("traceparent", parent)
 	post(r, request)
-	inEvent := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(
+	inEvent := newHTTPRequest(http.MethodPost, strings.NewReader(
 		`{"specversion":"1.0","id":"e","type":"b","source":"/s","traceparent":"`+parent+`"}`))
 	inEvent.Header.Set("Content-Type", "application/cloudevents+json")
 	post(r, inEvent)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -46,18 +47,23 @@ func NewSQLStore(db *sql.DB, table string, retention time.Duration) (*SQLStore, 
 // Migrate makes the table, if it is not there.
 func (s *SQLStore) Migrate(ctx context.Context) error {
 	for _, statement := range []string{
-		`CREATE TABLE IF NOT EXISTS ` + s.table + ` (
+		`CREATE TABLE IF NOT EXISTS {claims} (
 			event_key  TEXT PRIMARY KEY,
 			owner      TEXT NOT NULL,
 			handled    INTEGER NOT NULL,
 			expires_ms BIGINT NOT NULL)`,
-		`CREATE INDEX IF NOT EXISTS ` + s.table + `_expires ON ` + s.table + ` (expires_ms)`,
+		`CREATE INDEX IF NOT EXISTS {claims}_expires ON {claims} (expires_ms)`,
 	} {
-		if _, err := s.db.ExecContext(ctx, statement); err != nil {
+		if _, err := s.db.ExecContext(ctx, s.in(statement)); err != nil {
 			return fmt.Errorf("making table %s: %w", s.table, err)
 		}
 	}
 	return nil
+}
+
+// in names the table in a statement.
+func (s *SQLStore) in(statement string) string {
+	return strings.ReplaceAll(statement, "{claims}", s.table)
 }
 
 // Claim implements Store.
@@ -66,10 +72,10 @@ func (s *SQLStore) Claim(ctx context.Context, key, owner string, lease time.Dura
 		now := time.Now()
 		// One statement, so that of two at the same moment one waits for the
 		// other, and then sees it.
-		result, err := s.db.ExecContext(ctx, `INSERT INTO `+s.table+` AS held (event_key, owner, handled, expires_ms)
+		result, err := s.db.ExecContext(ctx, s.in(`INSERT INTO {claims} AS held (event_key, owner, handled, expires_ms)
 			VALUES ($1, $2, 0, $3)
 			ON CONFLICT (event_key) DO UPDATE SET owner = excluded.owner, handled = 0, expires_ms = excluded.expires_ms
-			WHERE held.expires_ms <= $4 OR held.handled = 0 AND held.owner = excluded.owner`,
+			WHERE held.expires_ms <= $4 OR held.handled = 0 AND held.owner = excluded.owner`),
 			key, owner, now.Add(lease).UnixMilli(), now.UnixMilli())
 		if err != nil {
 			return 0, fmt.Errorf("claiming %s: %w", key, err)
@@ -80,7 +86,7 @@ func (s *SQLStore) Claim(ctx context.Context, key, owner string, lease time.Dura
 			return Claimed, nil
 		}
 		var handled bool
-		err = s.db.QueryRowContext(ctx, `SELECT handled <> 0 FROM `+s.table+` WHERE event_key = $1`, key).Scan(&handled)
+		err = s.db.QueryRowContext(ctx, s.in(`SELECT handled <> 0 FROM {claims} WHERE event_key = $1`), key).Scan(&handled)
 		switch {
 		case errors.Is(err, sql.ErrNoRows): // released or purged just now
 		case err != nil:
@@ -105,7 +111,7 @@ func (s *SQLStore) Done(ctx context.Context, key, owner string) error {
 }
 
 func (s *SQLStore) done(ctx context.Context, db execer, key, owner string) error {
-	result, err := db.ExecContext(ctx, `UPDATE `+s.table+` SET handled = 1, expires_ms = $1 WHERE event_key = $2 AND owner = $3`,
+	result, err := db.ExecContext(ctx, s.in(`UPDATE {claims} SET handled = 1, expires_ms = $1 WHERE event_key = $2 AND owner = $3`),
 		time.Now().Add(s.retention).UnixMilli(), key, owner)
 	if err != nil {
 		return fmt.Errorf("settling %s: %w", key, err)
@@ -131,7 +137,7 @@ func (s *SQLStore) DoneIn(ctx context.Context, tx *sql.Tx) error {
 
 // Release implements Store.
 func (s *SQLStore) Release(ctx context.Context, key, owner string) error {
-	_, err := s.db.ExecContext(ctx, `DELETE FROM `+s.table+` WHERE event_key = $1 AND owner = $2 AND handled = 0`, key, owner)
+	_, err := s.db.ExecContext(ctx, s.in(`DELETE FROM {claims} WHERE event_key = $1 AND owner = $2 AND handled = 0`), key, owner)
 	if err != nil {
 		return fmt.Errorf("releasing %s: %w", key, err)
 	}
@@ -141,7 +147,7 @@ func (s *SQLStore) Release(ctx context.Context, key, owner string) error {
 // Purge removes what is past its retention or its lease. A Receiver's Run does
 // so every hour.
 func (s *SQLStore) Purge(ctx context.Context) error {
-	if _, err := s.db.ExecContext(ctx, `DELETE FROM `+s.table+` WHERE expires_ms <= $1`, time.Now().UnixMilli()); err != nil {
+	if _, err := s.db.ExecContext(ctx, s.in(`DELETE FROM {claims} WHERE expires_ms <= $1`), time.Now().UnixMilli()); err != nil {
 		return fmt.Errorf("purging %s: %w", s.table, err)
 	}
 	return nil

@@ -82,9 +82,9 @@ func TestTokens(t *testing.T) {
 		}
 		together.Wait()
 		attempt(200, 1)
-		time.Sleep(time.Hour - tokenEarly - time.Second)
+		<-time.After(time.Hour - tokenEarly - time.Second)
 		attempt(200, 1)
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		attempt(200, 2)
 		server.revoked["Bearer token-2"] = true
 		attempt(200, 3)
@@ -98,7 +98,7 @@ func TestTokens(t *testing.T) {
 		server.lasts = 40
 		server.revoked["Bearer token-5"] = true
 		attempt(200, 6)
-		time.Sleep(20 * time.Second)
+		<-time.After(20 * time.Second)
 		attempt(200, 6)
 	})
 }

@@ -33,7 +33,7 @@ func (c *historyConfig) register(flags *pflag.FlagSet) {
 // validate checks the form of the URL, "" being the default, and the times.
 func (c *historyConfig) validate() error {
 	path, sqlite := strings.CutPrefix(c.url, sqliteScheme)
-	if c.url != "" && !(sqlite && path != "") && !strings.HasPrefix(c.url, postgresScheme) {
+	if known := c.url == "" || sqlite && path != "" || strings.HasPrefix(c.url, postgresScheme); !known {
 		return setting.Wrong("history", "is neither sqlite:PATH nor postgres://…")
 	}
 	if err := c.retention().Validate(); err != nil {

@@ -189,8 +189,10 @@ func TestAnotherSecretsKeyIsRefused(t *testing.T) {
 	t.Parallel()
 	etcd, nats := startEtcd(t, "http", nil), startNATS(t, nil)
 	leading := func(key string) []string {
-		return []string{"--insecure", "--etcd-endpoints", etcd, "--nats-url", nats, "--nats-replicas", "1", "--partitions", "1",
-			"--secrets-key-file", key}
+		return []string{
+			"--insecure", "--etcd-endpoints", etcd, "--nats-url", nats, "--nats-replicas", "1", "--partitions", "1",
+			"--secrets-key-file", key,
+		}
 	}
 	first := startMember(t, "coordinator", "a", leading(makeKey(t))...)
 	first.awaitStart(t)

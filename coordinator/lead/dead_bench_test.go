@@ -217,7 +217,6 @@ func BenchmarkDeadMemory(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(len(snapshot))/(1<<20), "snapshot-MiB")
-		snapshot = nil
 		b.ReportMetric(processMiB(b, "VmRSS"), "RSS-MiB")
 		b.ReportMetric(processMiB(b, "VmHWM"), "peak-RSS-MiB")
 		all := heap()

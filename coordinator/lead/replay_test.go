@@ -246,7 +246,8 @@ func (s *site) controlOf(l *Leader, number ledger.Number, action linkv1.Control_
 }
 
 // replay begins a replay of what was cancelled.
-func (s *site) replay(l *Leader, id string) {
+func (s *site) replay(l *Leader) {
+	const id = "rpl_1"
 	s.Helper()
 	err := l.Change(s.Context(), id, func(_ *ledger.Ledger, _ ledger.Number, record *linkv1.Record) error {
 		record.Replays = append(record.Replays, &linkv1.ReplayChange{Id: id, Put: &linkv1.StoredReplay{
@@ -299,7 +300,7 @@ func TestReplayWaitsForRoom(t *testing.T) {
 			cancel(l)
 			s.publish(l, "g")
 			s.pass(time.Second)
-			s.replay(l, "rpl_1")
+			s.replay(l)
 			s.checkReplay(l, running(2), 3)
 			before := len(s.records())
 			s.pass(time.Minute)
@@ -338,7 +339,7 @@ func TestReplayPassesByWhoHasNoRoom(t *testing.T) {
 			s.publish(l, "f", "g", "h")
 			s.controlOf(l, 2, linkv1.Control_RESUME_FROM_NOW) // the first is owed three still, and has room for one
 			s.pass(time.Second)
-			s.replay(l, "rpl_1") // 5 of the first, 8 of the second
+			s.replay(l) // 5 of the first, 8 of the second
 			s.checkReplay(l, &fanfarev1.Replay{State: fanfarev1.Replay_RUNNING, ReplayedCount: 1 + 4}, 8)
 			s.controlOf(l, 2, linkv1.Control_RESUME_FROM_NOW)
 			s.checkReplay(l, &fanfarev1.Replay{State: fanfarev1.Replay_RUNNING, ReplayedCount: 1 + 8}, 8)
@@ -397,7 +398,7 @@ func TestOvertakenLeaderPurges(t *testing.T) {
 			}
 		}
 		s.lead(func(l *Leader) {
-			s.replay(l, "rpl_1")
+			s.replay(l)
 			s.pass(10 * replayPause)
 			close(stuck.letGo)
 			s.pass(10 * replayPause)
@@ -445,7 +446,7 @@ func TestReplayOfWhatIsGone(t *testing.T) {
 			if err != nil || bounds.First < 4 {
 				t.Fatalf("nothing was purged: %+v, %v", bounds, err)
 			}
-			s.replay(l, "rpl_1")
+			s.replay(l)
 			s.checkReplay(l, &fanfarev1.Replay{State: fanfarev1.Replay_DONE, ReplayedCount: 1, SkippedCount: 1}, 1)
 			err = l.Query(t.Context(), func(state *ledger.Ledger) {
 				if state.KeptFrom() < bounds.First {

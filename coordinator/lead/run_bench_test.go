@@ -184,7 +184,7 @@ func BenchmarkCatchUp(b *testing.B) {
 			worker := newSwift(ctx)
 			var attached sync.WaitGroup
 			attached.Go(func() {
-				err := l.Attach(worker, &linkv1.Hello{Worker: "w1", CreditCount: 4096, CreditBytes: 1 << 30})
+				err := l.Attach(worker, &linkv1.Hello{Worker: "w1", CreditCount: 4096, CreditBytes: 1 << 30}) //nolint:contextcheck // it is the stream's
 				if err != nil && ctx.Err() == nil {
 					b.Error(err)
 				}

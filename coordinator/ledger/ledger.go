@@ -375,7 +375,7 @@ func (l *Ledger) owe(s *Subscription, o owed, result *Result) {
 	}
 	l.outstanding++
 	l.needed.note(s, o.position.Sequence)
-	l.waiting.note(s, uint64(max(0, o.since))) //nolint:gosec // not negative
+	l.waiting.note(s, uint64(max(0, o.since)))
 	result.Deliveries = append(result.Deliveries, s.change(Owed, o))
 }
 

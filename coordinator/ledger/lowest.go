@@ -117,7 +117,7 @@ func (s *Subscription) needs() (sequence uint64, ok bool) {
 // is.
 func (s *Subscription) waitsSince() (ms uint64, ok bool) {
 	for i := range s.owed {
-		if since := uint64(max(0, s.owed[i].since)); !ok || since < ms { //nolint:gosec // not negative
+		if since := uint64(max(0, s.owed[i].since)); !ok || since < ms {
 			ms, ok = since, true
 		}
 	}

@@ -125,6 +125,6 @@ func (w *window) grow() {
 	w.ring, w.head, w.table = bigger, 0, make([]uint32, slots)
 	for i := range w.size {
 		at, _ := w.search(w.ring[i].key)
-		w.table[at] = uint32(i) + 1 //nolint:gosec // as in add
+		w.table[at] = uint32(i) + 1
 	}
 }

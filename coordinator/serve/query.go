@@ -118,7 +118,7 @@ func (r restRoute) takes(name string) bool {
 	}
 	message := r.request
 	var path []string
-	for _, part := range strings.Split(name, ".") {
+	for part := range strings.SplitSeq(name, ".") {
 		if message == nil {
 			return false
 		}

@@ -194,6 +194,7 @@ func (h *hand) report(kind linkv1.Outcome_Kind) error {
 		case linkv1.Outcome_RETRY:
 			outcome.StatusCode, outcome.ErrorClass = 503, "status"
 			outcome.NextTimeUnixMs = time.Now().Add(time.Second).UnixMilli()
+		case linkv1.Outcome_DELIVERED, linkv1.Outcome_RETURNED, linkv1.Outcome_KIND_UNSPECIFIED:
 		}
 	}
 	h.batches++

@@ -54,7 +54,7 @@ func TestRotateSubscriptionSecret(t *testing.T) {
 		if second == first || !strings.HasPrefix(second, "whsec_") {
 			w.Fatalf("the new secret is %q", second)
 		}
-		time.Sleep(23 * time.Hour)
+		<-time.After(23 * time.Hour)
 		third := secretOf(24)
 		if got := w.rotate(sub, third, durationpb.New(7*24*time.Hour)).GetSecrets(); len(got) != 3 ||
 			got[0].GetExpireTime() != nil || !got[1].GetExpireTime().AsTime().Equal(time.Now().Add(7*24*time.Hour)) ||
@@ -64,7 +64,7 @@ func TestRotateSubscriptionSecret(t *testing.T) {
 		if got, want := w.secretsOf(sub), []string{third, second, first}; !slices.Equal(got, want) {
 			w.Errorf("in force %q, want %q", got, want)
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		if got, want := w.secretsOf(sub), []string{third, second}; !slices.Equal(got, want) {
 			w.Errorf("when the first grace has passed: %q, want %q", got, want)
 		}
@@ -139,7 +139,7 @@ func TestSigningKeys(t *testing.T) {
 		if got.GetSigning().GetScheme() != "standard" || len(got.GetPublicKeys()) != 2 || got.Secret != nil {
 			w.Errorf("after it: %v", got)
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		one := w.do("GET", "/v1/"+tenant+"/keys?subscription="+strings.TrimPrefix(sub.GetName(), tenant+"/subscriptions/"), "")
 		if got := one.list(w, "keys"); len(got) != 0 {
 			w.Errorf("keys when the grace has passed: %s", one.body)

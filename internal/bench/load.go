@@ -138,7 +138,7 @@ func (l *load) await(ctx context.Context, began time.Time, event int) (time.Time
 func (l *load) insist(ctx context.Context, request *fanfarev1.PublishRequest) error {
 	for {
 		_, err := l.events.Publish(ctx, request)
-		switch status.Code(err) { //nolint:exhaustive // the others are final
+		switch status.Code(err) {
 		case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
 		default:
 			return err

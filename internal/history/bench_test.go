@@ -135,7 +135,7 @@ func BenchmarkScanOfFew(b *testing.B) {
 			b.Error(err)
 		}
 	}()
-	for sequence := uint64(0); sequence < others/batch; sequence++ {
+	for sequence := range uint64(others / batch) {
 		rows := Batch{Prev: sequence, Sequence: sequence + 1}
 		for i := range batch {
 			row := DeliveryRow{

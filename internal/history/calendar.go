@@ -99,10 +99,3 @@ func (c *calendars) keep(batch Batch, calendar calendar) {
 	}
 	c.known[batch.Partition] = knownCalendar{calendar: calendar, position: batch.Sequence}
 }
-
-// forget has all calendars read again: somebody may have removed what is old.
-func (c *calendars) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.known)
-}

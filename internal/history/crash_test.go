@@ -36,21 +36,22 @@ type writerTask struct {
 // TestMain writes a batch if this process is to be killed while it does.
 func TestMain(m *testing.M) {
 	if os.Getenv(writerVariable) != "" {
-		os.Exit(writeBatch())
+		fmt.Fprintln(os.Stderr, writeBatch())
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
 
-// writeBatch writes the batch that standard input has. When it begins it says
-// so on standard output.
-func writeBatch() int {
+// writeBatch writes the batch that standard input has, and waits to be killed.
+// When it begins it says so on standard output.
+func writeBatch() error {
 	var task writerTask
 	if err := gob.NewDecoder(os.Stdin).Decode(&task); err != nil {
-		return 1
+		return err
 	}
 	var batch history.Batch
 	if err := json.Unmarshal(task.Batch, &batch); err != nil {
-		return 1
+		return err
 	}
 	ctx := context.Background()
 	var store history.Store
@@ -61,11 +62,11 @@ func writeBatch() int {
 		store, err = history.OpenSQLite(ctx, task.File)
 	}
 	if err != nil {
-		return 1
+		return err
 	}
 	_, _ = os.Stdout.WriteString("ready\n")
 	if err := store.Write(ctx, batch); err != nil {
-		return 1
+		return err
 	}
 	_, _ = os.Stdout.WriteString("written\n")
 	select {} // until it is killed, without a goodbye

@@ -119,15 +119,15 @@ func (h *Histogram) add(bucket, n uint64) {
 // bucketOf returns the bucket of a duration. Below 32 microseconds each has a
 // bucket of its own.
 func bucketOf(d time.Duration) uint64 {
-	us := uint64(max(0, d.Microseconds())) //nolint:gosec // not negative
+	us := uint64(max(0, d.Microseconds()))
 	shift := max(0, bits.Len64(us)-histogramBits-1)
-	return uint64(shift)<<histogramBits + us>>shift //nolint:gosec // not negative
+	return uint64(shift)<<histogramBits + us>>shift
 }
 
 // endOf returns the longest duration of a bucket.
 func endOf(bucket uint64) time.Duration {
 	if bucket < 2<<histogramBits {
-		return time.Duration(bucket) * time.Microsecond //nolint:gosec // small
+		return time.Duration(bucket) * time.Microsecond
 	}
 	shift := bucket>>histogramBits - 1
 	return time.Duration((bucket-shift<<histogramBits+1)<<shift-1) * time.Microsecond //nolint:gosec // a duration's microseconds

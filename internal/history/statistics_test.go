@@ -28,7 +28,7 @@ func TestQuantile(t *testing.T) {
 			t.Errorf("quantile %v is %v, want %v to %v", q, got, want, want+want/16)
 		}
 	}
-	if got := (Histogram)(nil).Quantile(0.5); got != 0 {
+	if got := Histogram(nil).Quantile(0.5); got != 0 {
 		t.Errorf("the quantile of nothing is %v", got)
 	}
 }

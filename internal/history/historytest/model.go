@@ -182,16 +182,16 @@ func (m *model) deliveryQuery(rng *rand.Rand) history.DeliveryQuery {
 	if maybe(rng) {
 		query.State = fanfarev1.Delivery_State(1 + rng.Int32N(5))
 	}
-	if maybe(rng) && maybe(rng) {
+	if seldom(rng) {
 		query.EventType = pick(rng, types())
 	}
-	if len(m.events) > 0 && maybe(rng) && maybe(rng) {
+	if len(m.events) > 0 && seldom(rng) {
 		query.TraceID = traceOf(pick(rng, m.events).Event)
 	}
-	if maybe(rng) && maybe(rng) {
+	if seldom(rng) {
 		query.StatusClass = pick(rng, []int32{2, 4, 5})
 	}
-	if maybe(rng) && maybe(rng) {
+	if seldom(rng) {
 		query.ErrorClass = pick(rng, []string{"status", "timeout", "none"})
 	}
 	query.Start, query.End = m.times(rng)
@@ -250,6 +250,10 @@ func timestamp(at time.Time) *timestamppb.Timestamp {
 
 func maybe(rng *rand.Rand) bool {
 	return rng.IntN(2) == 0
+}
+
+func seldom(rng *rand.Rand) bool {
+	return rng.IntN(4) == 0
 }
 
 func pick[T any](rng *rand.Rand, from []T) T {

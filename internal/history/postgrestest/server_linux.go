@@ -58,7 +58,7 @@ func Start(tb testing.TB) *Server {
 	if s.account, err = unprivileged(); err != nil {
 		tb.Fatal(err)
 	}
-	if s.dir, err = os.MkdirTemp("", "pg"); err != nil { // a short name: it is in a socket's, which is bounded
+	if s.dir, err = os.MkdirTemp("", "pg"); err != nil { //nolint:usetesting // a short name: it is in a socket's, which is bounded
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = os.RemoveAll(s.dir) })
