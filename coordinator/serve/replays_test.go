@@ -520,22 +520,22 @@ func TestRetryWithoutRoom(t *testing.T) {
 			})
 		}
 		calls.Wait()
-		refused := ""
+		var refused strings.Builder
 		for event, err := range errs {
 			if err != nil {
 				w.refused("retrying "+event, err, codes.ResourceExhausted, "name")
 				if message := status.Convert(err).Message(); !strings.Contains(message, "owed as much as") || !strings.Contains(message, "create a replay") {
 					w.Errorf("refused with %q", message)
 				}
-				refused += event
+				refused.WriteString(event)
 			}
 		}
-		if len(refused) != 2 {
-			w.Fatalf("refused %q, want one of the three", refused)
+		if len(refused.String()) != 2 {
+			w.Fatalf("refused %q, want one of the three", refused.String())
 		}
 		worker := w.hand(linkv1.Outcome_DELIVERED)
 		w.pass(time.Second)
-		must[*fanfarev1.Delivery](w.world)(w.retry(names[refused]))
+		must[*fanfarev1.Delivery](w.world)(w.retry(names[refused.String()]))
 		w.pass(time.Second)
 		w.checkGiven("retried", worker, "e1", "e2", "e3", "owed")
 	})
