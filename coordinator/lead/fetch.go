@@ -101,8 +101,7 @@ func (c *catchUp) run(ctx context.Context) error {
 	for {
 		select {
 		case job := <-c.jobs:
-			from := lowest(job)
-			found, err := c.scan(ctx, from, job)
+			found, from, err := c.scan(ctx, job)
 			if err != nil && ctx.Err() == nil {
 				c.leader.logger.Warn("catching up from the log", "error", err)
 			}
@@ -180,18 +179,25 @@ func lowest(job []laggard) uint64 {
 	return from
 }
 
-// scan reads one stretch of the log, from a record on.
-func (c *catchUp) scan(ctx context.Context, from uint64, job []laggard) (found []laggard, err error) {
+// scan moves everybody past records that are known to hold nothing for them,
+// and then reads one stretch of the log, from the first record that somebody
+// needs.
+func (c *catchUp) scan(ctx context.Context, job []laggard) (found []laggard, from uint64, err error) {
+	known, checks := c.leader.recent.contents(), skipChecks
+	for i := range job {
+		job[i].skip(&known, &checks)
+	}
+	from = lowest(job)
 	records, err := c.records(ctx, from)
 	if err != nil {
-		return nil, err
+		return nil, from, err
 	}
 	for _, lag := range job {
 		if lag.scan(records); lag.admit != nil {
 			found = append(found, lag)
 		}
 	}
-	return found, nil
+	return found, from, nil
 }
 
 // records returns a stretch of the log: from memory if it begins there.

@@ -43,6 +43,7 @@ type recent struct {
 	older   map[uint64]committed // guarded by mu; read back from the log
 	order   []uint64             // guarded by mu; of older, oldest read first
 	bytes   int                  // guarded by mu; of records
+	held    contents             // guarded by mu; of what was put
 	reread  int                  // guarded by mu; bytes of older
 }
 
@@ -55,6 +56,7 @@ func (r *recent) put(c committed) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.records = append(r.records, c)
+	r.held.add(c.sequence, c.record)
 	r.bytes += c.size
 	for r.bytes > r.limit && len(r.records) > 1 {
 		r.bytes -= r.records[0].size
@@ -79,6 +81,13 @@ func (r *recent) putOlder(c committed) {
 		delete(r.older, r.order[0])
 		r.order = r.order[1:]
 	}
+}
+
+// contents says what the records hold that were put, in memory still or not.
+func (r *recent) contents() contents {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held.view()
 }
 
 // mark returns the mark of the newest record.
