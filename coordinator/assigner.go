@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -229,7 +230,7 @@ func (l *landscape) fittest() (found cluster.MemberID) {
 }
 
 // write puts a member's id under a key, on the member's lease, if nothing has
-// changed meanwhile.
+// changed meanwhile: as that the member has left, of which nothing need be said.
 func (a *assigner) write(ctx context.Context, now *landscape, key string, to cluster.MemberID, revision int64) bool {
 	m, ok := now.members[to]
 	if !ok {
@@ -239,7 +240,7 @@ func (a *assigner) write(ctx context.Context, now *landscape, key string, to clu
 	if err == nil {
 		_, ok, err = a.coordinator.config.Cluster.Put(ctx, key, value, m.lease, revision)
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, cluster.ErrLeaseGone) {
 		a.coordinator.logger.Warn("assigning", "key", key, "to", string(to), "error", err)
 	}
 	return ok && err == nil

@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"maps"
 	"slices"
 
@@ -19,8 +20,11 @@ func harmless(message string) bool {
 		return true // a new member, before its first commit; etcd tries again
 	case "failed to update cluster version":
 		return true // stopped while doing so; etcd does it at the next start
+	case "failed to apply request":
+		return true // whoever made it is told, and knows whether that matters
 	}
-	return false
+	// A new member campaigns before it has taken note of itself, and then again.
+	return strings.Contains(message, "cannot campaign at term")
 }
 
 // zapLogger returns the logger that etcd wants, writing to ours. Where etcd
