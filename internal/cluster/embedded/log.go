@@ -3,9 +3,9 @@ package embedded
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"maps"
 	"slices"
+	"strings"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
