@@ -43,10 +43,10 @@ test: ## Run all tests
 	$(GO) test ./...
 
 .PHONY: interop
-interop: ## Send to the libraries that receivers use (needs node 20 and npm)
+interop: ## Send to the libraries that receivers use, and receive from those that senders use (needs node 20 and npm)
 	@command -v npm > /dev/null || { echo "interop: there is no npm here, so nothing was tried"; exit 0; }; \
 	npm ci --prefix tools/interop --no-audit --no-fund && \
-	FANFARE_INTEROP=$(CURDIR)/tools/interop $(GO) test ./worker -run '^TestInterop' -count 1 -v
+	FANFARE_INTEROP=$(CURDIR)/tools/interop $(GO) test ./worker ./receiver -run '^TestInterop' -count 1 -v
 
 .PHONY: race
 race: ## Run all tests under the race detector (needs a C compiler)

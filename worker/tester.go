@@ -26,9 +26,42 @@ func NewTester(client Doer, version string) *Tester {
 // Test sends the event of a dispatch to an endpoint, once, and tells what was
 // sent, without credentials, and what came back.
 func (t *Tester) Test(ctx context.Context, endpoint *linkv1.Endpoint, dispatch *linkv1.Dispatch) *fanfarev1.SendTestResponse {
-	target, message, begin := newTarget(endpoint), newMessage(dispatch), time.Now()
+	return t.show(ctx, newTarget(endpoint), newMessage(dispatch), (*target).renderAlone)
+}
+
+// Forward is Test for an event of a delivery: to an endpoint that is sent
+// batches it goes as it does there, in a batch of its own.
+func (t *Tester) Forward(ctx context.Context, endpoint *linkv1.Endpoint, dispatch *linkv1.Dispatch) *fanfarev1.SendTestResponse {
+	to := newTarget(endpoint)
+	render := (*target).renderAlone
+	if to.batch != nil {
+		render = (*target).renderBatch
+	}
+	return t.show(ctx, to, newMessage(dispatch), render)
+}
+
+// rendering makes the body of a request, and the id that it is signed with.
+type rendering func(*target, *message) (id string, p *payload, err error)
+
+func (t *target) renderAlone(m *message) (string, *payload, error) {
+	p, err := m.render(t.mode)
+	return m.event.GetId(), p, err
+}
+
+func (t *target) renderBatch(m *message) (string, *payload, error) {
+	body, err := renderElement(m, t.mode)
+	if err != nil {
+		return "", nil, err
+	}
+	id, p := newBatchPayload([]element{{&delivery{message: m}, body}}, t.mode)
+	return id, p, nil
+}
+
+// show sends and says what was sent and what came back.
+func (t *Tester) show(ctx context.Context, target *target, message *message, render rendering) *fanfarev1.SendTestResponse {
+	begin := time.Now()
 	shown := &fanfarev1.SendTestResponse{EventId: message.event.GetId(), Url: target.url}
-	met := t.send(ctx, target, message, begin, shown)
+	met := t.send(ctx, target, message, render, shown)
 	shown.Latency = durationpb.New(time.Since(begin))
 	shown.StatusCode = int32(met.status) //nolint:gosec // three digits
 	shown.ResponseHeaders = target.flat(met.header)
@@ -40,15 +73,15 @@ func (t *Tester) Test(ctx context.Context, endpoint *linkv1.Endpoint, dispatch *
 }
 
 // send makes the request, and notes what it is.
-func (t *Tester) send(ctx context.Context, target *target, message *message, now time.Time, shown *fanfarev1.SendTestResponse) *answer {
+func (t *Tester) send(ctx context.Context, target *target, message *message, render rendering, shown *fanfarev1.SendTestResponse) *answer {
 	if target.err != nil {
 		return &answer{class: egress.ClassOther, err: target.err}
 	}
-	payload, err := message.render(target.mode)
+	id, payload, err := render(target, message)
 	if err != nil {
 		return &answer{class: classPayload, err: err}
 	}
-	header, body, err := target.sign(payload, message.event.GetId(), now)
+	header, body, err := target.sign(payload, id, time.Now())
 	if err != nil {
 		return &answer{class: egress.ClassOther, err: err}
 	}

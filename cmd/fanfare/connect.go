@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/fanfare-dev/fanfare/internal/setting"
 	"github.com/fanfare-dev/fanfare/internal/version"
@@ -32,6 +33,11 @@ const (
 	defaultAddress = "127.0.0.1:" + defaultPort
 	defaultTenant  = "default"
 	defaultTimeout = 30 * time.Second
+
+	// pingInterval and pingTimeout find out that a watched server is gone
+	// without a word, as after this machine has slept.
+	pingInterval = 20 * time.Second
+	pingTimeout  = 10 * time.Second
 
 	// maxAnswerBytes bounds one answer of the server. The largest there is, a
 	// page of 1,000 attempts with 4 KiB of response body each, stays below.
@@ -130,6 +136,7 @@ func (s *settings) dial() (*grpc.ClientConn, error) {
 		grpc.WithUserAgent("fanfare-cli/"+version.String()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes)),
 		grpc.WithChainUnaryInterceptor(limitTime(s.timeout)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{
 				BaseDelay:  firstRetryWait,

@@ -317,7 +317,9 @@ func (f *fake) GetSubscriptionSecret(_ context.Context, req *fanfarev1.GetSubscr
 	if _, err := find(f.subscriptions, strings.TrimSuffix(req.GetName(), "/secret")); err != nil {
 		return nil, err
 	}
-	return &fanfarev1.SubscriptionSecret{Name: req.GetName(), Secret: fakeSecret}, nil
+	return &fanfarev1.SubscriptionSecret{
+		Name: req.GetName(), Secret: fakeSecret, Secrets: []*fanfarev1.ActiveSecret{{Secret: fakeSecret}},
+	}, nil
 }
 
 func (f *fake) RotateSubscriptionSecret(_ context.Context, req *fanfarev1.RotateSubscriptionSecretRequest) (*fanfarev1.SubscriptionSecret, error) {
@@ -525,6 +527,9 @@ func (f *fake) GetDelivery(_ context.Context, req *fanfarev1.GetDeliveryRequest)
 func (f *fake) ListDeliveries(_ context.Context, req *fanfarev1.ListDeliveriesRequest) (*fanfarev1.ListDeliveriesResponse, error) {
 	var all []*fanfarev1.Delivery
 	for _, d := range slices.Backward(f.deliveries) {
+		if d.GetCreateTime().AsTime().Before(req.GetStartTime().AsTime()) {
+			continue
+		}
 		if (req.GetState() == 0 || req.GetState() == d.GetState()) &&
 			strings.HasSuffix(d.GetSubscription(), req.GetSubscription()) &&
 			strings.HasSuffix(d.GetEvent(), req.GetEvent()) {
@@ -551,6 +556,9 @@ func (f *fake) WatchDeliveries(
 	f.mu.Lock()
 	f.watchers = append(f.watchers, changes)
 	f.mu.Unlock()
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
 	f.opened <- struct{}{}
 	for {
 		select {

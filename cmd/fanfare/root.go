@@ -67,6 +67,8 @@ func rootCommand() *cobra.Command {
 		shared.register(cmd)
 		root.AddCommand(cmd)
 	}
+	listen := listenCommand(shared)
+	shared.register(listen)
 	for _, cmd := range []*cobra.Command{devCommand(), coordinatorCommand(), workerCommand()} {
 		cmd.GroupID = serverGroup
 		root.AddCommand(cmd)
@@ -75,7 +77,7 @@ func rootCommand() *cobra.Command {
 		cmd.GroupID = adminGroup
 		root.AddCommand(cmd)
 	}
-	for _, cmd := range []*cobra.Command{hooksCommand(), sinkCommand(), verifyCommand()} {
+	for _, cmd := range []*cobra.Command{hooksCommand(), listen, sinkCommand(), verifyCommand()} {
 		cmd.GroupID = receiverGroup
 		root.AddCommand(cmd)
 	}

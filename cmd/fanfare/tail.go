@@ -46,14 +46,19 @@ func tailCommand(s *settings) *cobra.Command {
 	return cmd
 }
 
-// tail prints what happens until ctx ends, which is no error. It connects
-// again when a watch ends, unless the first connection fails or the server
-// says that it will never answer.
+// tail prints what happens until ctx ends, which is no error.
 func tail(ctx context.Context, c *client, req *fanfarev1.WatchDeliveriesRequest) error {
+	return c.keepWatching(ctx, func(ctx context.Context) (bool, error) { return watch(ctx, c, req) })
+}
+
+// keepWatching watches until ctx ends, which is no error. It connects again
+// when a watch ends, unless the first connection fails or the server says that
+// it will never answer. watch reports whether it was opened, and why it ended.
+func (c *client) keepWatching(ctx context.Context, watch func(context.Context) (opened bool, err error)) error {
 	var waits retryWaits
 	watched := false
 	for {
-		opened, err := watch(ctx, c, req)
+		opened, err := watch(ctx)
 		if ended(ctx) {
 			return nil
 		}
@@ -81,11 +86,8 @@ func watch(ctx context.Context, c *client, req *fanfarev1.WatchDeliveriesRequest
 	}
 	for {
 		change, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return true, errStreamEnded
-		}
 		if err != nil {
-			return true, err
+			return true, streamEnd(err)
 		}
 		if err := c.printLine(change, text(changeLine(change))); err != nil {
 			return true, err
@@ -95,6 +97,14 @@ func watch(ctx context.Context, c *client, req *fanfarev1.WatchDeliveriesRequest
 
 // errStreamEnded is a watch that the server ended without saying why.
 var errStreamEnded = errors.New("the server ended the stream")
+
+// streamEnd is why a watch has ended whose Recv returned err.
+func streamEnd(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errStreamEnded
+	}
+	return err
+}
 
 // passes reports whether a watch that ended with err may go well when it is
 // opened again: the server was away, is overloaded, or found us too slow.

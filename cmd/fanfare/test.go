@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -55,7 +56,7 @@ func exchangeText(sent *fanfarev1.SendTestResponse) text {
 	var b strings.Builder
 	fmt.Fprintf(&b, "POST %s\n", singleLine(sent.GetUrl()))
 	writeHeaders(&b, sent.GetRequestHeaders())
-	fmt.Fprintf(&b, "\n%s\n\n", printable(string(sent.GetRequestBody())))
+	fmt.Fprintf(&b, "\n%s\n\n", bodyText(sent.GetRequestBody()))
 	if sent.GetStatusCode() == 0 {
 		fmt.Fprintf(&b, "no answer, after %s\n", span(sent.GetLatency()))
 		return text(b.String())
@@ -63,9 +64,18 @@ func exchangeText(sent *fanfarev1.SendTestResponse) text {
 	fmt.Fprintf(&b, "%d, after %s\n", sent.GetStatusCode(), span(sent.GetLatency()))
 	writeHeaders(&b, sent.GetResponseHeaders())
 	if len(sent.GetResponseBody()) > 0 {
-		fmt.Fprintf(&b, "\n%s\n", printable(string(sent.GetResponseBody())))
+		fmt.Fprintf(&b, "\n%s\n", bodyText(sent.GetResponseBody()))
 	}
 	return text(b.String())
+}
+
+// bodyText is a body as it is, or its size if it is no text, as when it is
+// compressed.
+func bodyText(body []byte) string {
+	if !utf8.Valid(body) {
+		return fmt.Sprintf("(%d bytes that are no text)", len(body))
+	}
+	return printable(string(body))
 }
 
 func writeHeaders(b *strings.Builder, headers map[string]string) {
