@@ -50,7 +50,7 @@ interop: ## Send to the libraries that receivers use, and receive from those tha
 
 .PHONY: race
 race: ## Run all tests under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
 
 .PHONY: cover
 cover: ## Run all tests and write coverage.html

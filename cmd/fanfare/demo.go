@@ -59,6 +59,7 @@ type demoRun struct {
 // demoCounts is what the watch has shown of the demo's own deliveries.
 type demoCounts struct {
 	owed, delivered, retried, recovered, dead int
+	events                                    int // owed to the receiver that wants all of them
 }
 
 // runDemo subscribes two receivers to real events, publishes them, shows what
@@ -242,8 +243,8 @@ func (d *demoRun) show(changes <-chan *fanfarev1.WatchDeliveriesResponse, publis
 			if !open {
 				return
 			}
-			if d.receiver(change) != nil {
-				d.seen.count(change)
+			if r := d.receiver(change); r != nil {
+				d.seen.count(change, r == d.receivers[0])
 			}
 			if change.GetAttempt() != nil {
 				d.say("%s", d.line(change))
@@ -251,18 +252,22 @@ func (d *demoRun) show(changes <-chan *fanfarev1.WatchDeliveriesResponse, publis
 		case <-published:
 			published = nil // never again
 		}
-		if published == nil && !summarized && d.seen.delivered+d.seen.dead == d.seen.owed && d.seen.owed >= d.published {
+		if published == nil && !summarized && d.seen.delivered+d.seen.dead == d.seen.owed && d.seen.events == d.published {
 			summarized = true
 			d.summarize()
 		}
 	}
 }
 
-func (c *demoCounts) count(change *fanfarev1.WatchDeliveriesResponse) {
+// count counts a change; all: it is of the receiver that wants every event.
+func (c *demoCounts) count(change *fanfarev1.WatchDeliveriesResponse, all bool) {
 	switch change.GetDelivery().GetState() {
 	case fanfarev1.Delivery_PENDING:
 		if change.GetAttempt() == nil {
 			c.owed++
+			if all {
+				c.events++
+			}
 		} else {
 			c.retried++
 		}

@@ -31,7 +31,7 @@ import (
 const (
 	// patience is how long a test waits for what should take moments: a
 	// loaded machine under the race detector is slow, and must not fail.
-	patience = time.Minute
+	patience = 3 * time.Minute
 	// look is the time between two looks at what is waited for.
 	look = 20 * time.Millisecond
 	// stopLimit is what `dev` promises: a stop takes no longer.

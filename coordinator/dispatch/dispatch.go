@@ -409,6 +409,19 @@ func (d *Dispatch) Charge(send Send, bytes int) {
 // of one event can travel together; where there are too many, the session
 // whose turn it was is the last to have one in the next call.
 func (d *Dispatch) Next(now int64, most int) []Send {
+	for {
+		d.rouse(now)
+		sends := d.turns(now, most)
+		// What was passed over may have let others in: who gave way to its
+		// lane, or queued for a token that is there.
+		if at, ok := d.Wake(); len(sends) > 0 || !ok || at > now {
+			return sends
+		}
+	}
+}
+
+// rouse lets those have their turn whose time has come.
+func (d *Dispatch) rouse(now int64) {
 	for len(d.calls.items) > 0 && d.calls.items[0].wake <= now {
 		d.callNext(d.calls.items[0], now)
 	}
@@ -417,6 +430,10 @@ func (d *Dispatch) Next(now int64, most int) []Send {
 		d.disarm(s)
 		d.ready(s)
 	}
+}
+
+// turns gives each session its turns.
+func (d *Dispatch) turns(now int64, most int) []Send {
 	var sends []Send
 	for _, session := range d.round() {
 		for session.credit.Open() {
