@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"syscall"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
@@ -82,6 +84,54 @@ func TestListenForwardsWhatIsDelivered(t *testing.T) {
 	for path, secret := range secrets {
 		compareForwarded(t, secret, r.webhooks(path), r.webhooks("/forwarded"+path))
 	}
+}
+
+// TestListenForwardsOnce wants a delivery forwarded once however often it is
+// attempted, once more when it is retried, and what was published while its
+// subscription was paused when that is resumed.
+func TestListenForwardsOnce(t *testing.T) {
+	d := startDev(t, t.TempDir())
+	r := newReceiver(t, func(w http.ResponseWriter, request *http.Request) {
+		if request.URL.Path == "/broken" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	name := d.subscribe(t, &fanfarev1.Subscription{
+		Url: r.url + "/broken", RetrySchedule: []*durationpb.Duration{durationpb.New(time.Second)},
+	}).GetName()
+	l := startProcess(t, "listen", "--address", d.grpc, name, r.url+"/forwarded", "--brief")
+	eventually(t, "it listens", func() bool { return strings.Contains(l.stderr.String(), "Forwarding") })
+	forwarded := func() []string {
+		var ids []string
+		for _, w := range r.webhooks("/forwarded") {
+			ids = append(ids, w.id)
+		}
+		return ids
+	}
+	await := func(want ...string) {
+		t.Helper()
+		eventually(t, fmt.Sprint(want, " are forwarded"), func() bool { return len(forwarded()) >= len(want) })
+		if diff := cmp.Diff(want, forwarded()); diff != "" {
+			t.Error(diff)
+		}
+	}
+	d.publish(t, "order.created", "one")
+	eventually(t, "it is given up", func() bool { return d.count(t, name, fanfarev1.Delivery_DEAD) == 1 })
+	if n := len(r.webhooks("/broken")); n != 2 {
+		t.Errorf("attempted %d times, want 2", n)
+	}
+	await("one")
+	page, err := d.deliveries().ListDeliveries(t.Context(), &fanfarev1.ListDeliveriesRequest{Parent: demoTenant})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.cli(t, "deliveries", "retry", page.GetDeliveries()[0].GetName())
+	await("one", "one")
+	d.cli(t, "subscriptions", "pause", lastPart(name))
+	d.publish(t, "order.created", "two")
+	d.cli(t, "subscriptions", "resume", lastPart(name))
+	await("one", "one", "two")
+	d.stop(t)
 }
 
 // What needs no forwarding any more is remembered for as long as it may be
