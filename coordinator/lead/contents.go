@@ -1,6 +1,8 @@
 package lead
 
 import (
+	"slices"
+
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 )
@@ -74,7 +76,7 @@ func (c *contents) id(k kind) (uint32, bool) {
 
 // view returns the contents as they are now, without ids.
 func (c *contents) view() contents {
-	return contents{first: c.first, records: c.records[:len(c.records):len(c.records)], kinds: c.kinds[:len(c.kinds):len(c.kinds)]}
+	return contents{first: c.first, records: slices.Clip(c.records), kinds: slices.Clip(c.kinds)}
 }
 
 // none reports whether a record is known to hold nothing of a tenant's that is
