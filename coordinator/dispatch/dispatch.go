@@ -330,8 +330,8 @@ func (d *Dispatch) Keep(id SessionID, inHand []ledger.Delivery) {
 			}
 			continue
 		}
-		if i := s.indexOf(delivery.Position); i >= 0 {
-			d.hold(s, keeper, s.waiting.remove(i))
+		if it, waits := s.pull(delivery.Position); waits {
+			d.hold(s, keeper, it)
 		}
 	}
 }
