@@ -1,6 +1,7 @@
 package egress_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -324,7 +325,11 @@ func TestEndlessHeaders(t *testing.T) {
 			return
 		}
 		defer func() { _ = conn.Close() }()
-		_, err = io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
+		// An answer that comes before the request is another mistake.
+		_, err = http.ReadRequest(bufio.NewReader(conn))
+		if err == nil {
+			_, err = io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
+		}
 		for err == nil {
 			_, err = io.WriteString(conn, "X-Header: "+strings.Repeat("x", 1000)+"\r\n")
 		}
