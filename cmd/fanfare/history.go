@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -36,10 +37,11 @@ func (c *historyConfig) validate() error {
 	if known := c.url == "" || sqlite && path != "" || strings.HasPrefix(c.url, postgresScheme); !known {
 		return setting.Wrong("history", "is neither sqlite:PATH nor postgres://…")
 	}
-	if err := c.retention().Validate(); err != nil {
-		return setting.Wrong("keep-…", "cannot be used: %v", err)
+	err := c.retention().Validate()
+	if wrong, ok := errors.AsType[*history.RetentionError](err); ok {
+		return setting.Wrong("keep-"+wrong.Field, "%s", wrong.Problem)
 	}
-	return nil
+	return err
 }
 
 // retention returns what the flags say; what they do not say is zero.

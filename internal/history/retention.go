@@ -59,17 +59,26 @@ func (r Retention) Validate() error {
 		value time.Duration
 	}{{"payloads", r.Payloads}, {"attempts", r.Attempts}, {"deliveries", r.Deliveries}, {"statistics", r.Statistics}} {
 		if one.value < minRetention {
-			return fmt.Errorf("retention of %s is %v; expected at least %v", one.field, one.value, minRetention)
+			return &RetentionError{one.field, fmt.Sprintf("is %v; expected at least %v", one.value, minRetention)}
 		}
 	}
 	if r.Payloads > r.Deliveries {
-		return fmt.Errorf("retention of payloads is %v; at most that of deliveries, %v, is possible", r.Payloads, r.Deliveries)
+		return &RetentionError{"payloads", fmt.Sprintf("is %v; at most that of deliveries, %v, is possible", r.Payloads, r.Deliveries)}
 	}
 	if r.Attempts > r.Deliveries {
-		return fmt.Errorf("retention of attempts is %v; at most that of deliveries, %v, is possible", r.Attempts, r.Deliveries)
+		return &RetentionError{"attempts", fmt.Sprintf("is %v; at most that of deliveries, %v, is possible", r.Attempts, r.Deliveries)}
 	}
 	return nil
 }
+
+// RetentionError says which retention makes no sense, and why.
+type RetentionError struct {
+	Field   string // payloads, attempts, deliveries or statistics
+	Problem string
+}
+
+// Error implements error.
+func (e *RetentionError) Error() string { return "retention of " + e.Field + " " + e.Problem }
 
 // Expired says what a step of Expire did.
 type Expired struct {
