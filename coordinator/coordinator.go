@@ -94,8 +94,9 @@ type Config struct {
 	// at once. A goodbye would be written to the disk that failed, on which
 	// embedded etcd panics. nil: Run says goodbye.
 	Abort func(error)
-	// Engines says what the cluster stands on, for those who look.
-	Engines []*fanfarev1.Engine
+	// Engines says what the cluster stands on and what is wrong with it, for
+	// those who look. Default: nothing is said.
+	Engines func() (engines []*fanfarev1.Engine, problems []string)
 	// Retention says how long the history is kept. Run removes what is older.
 	Retention history.Retention
 }
@@ -428,7 +429,10 @@ func (c *Coordinator) doubt() string {
 func (c *Coordinator) Describe(context.Context) (*fanfarev1.Cluster, error) {
 	now, _ := c.view.now()
 	described := now.describe(c.config.Partitions, c.config.Slots)
-	described.Engines = c.config.Engines
+	if c.config.Engines != nil {
+		engines, problems := c.config.Engines()
+		described.Engines, described.Problems = engines, append(described.Problems, problems...)
+	}
 	if doubt := c.doubt(); doubt != "" {
 		described.Problems = append(described.Problems, doubt)
 	}

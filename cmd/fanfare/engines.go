@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/gofrs/flock"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/fanfare-dev/fanfare/internal/cluster"
 	embeddedetcd "github.com/fanfare-dev/fanfare/internal/cluster/embedded"
@@ -48,7 +49,8 @@ type engines struct {
 	// process's hands.
 	free      func() (free, total uint64, err error)
 	described []*fanfarev1.Engine
-	closers   []func() error // in the order of opening
+	syncWatch *eventlog.SyncWatch // nil: the engines are in this process
+	closers   []func() error      // in the order of opening
 }
 
 // onClose has close call what ends something that was opened.
@@ -137,14 +139,43 @@ func joinEngines(ctx context.Context, config *coordinatorConfig, logger *slog.Lo
 		Prefix: config.nats.prefix, Replicas: config.nats.replicas, Logger: logger,
 	})
 	e.describe("etcd", strings.Join(config.etcd.endpoints, ", "), "always")
-	e.describe("nats", fmt.Sprintf("%s, %d replicas", config.nats.shown(), config.nats.replicas),
-		"as its servers are set, which a client cannot see; sync_interval must be always")
-	return e.opened(err)
+	if err != nil {
+		return e.opened(err)
+	}
+	e.describe("nats", fmt.Sprintf("%s, %d replicas", config.nats.shown(), config.nats.replicas), "")
+	return e.opened(e.watchSync(ctx, &config.nats, logger))
 }
 
 // describe adds to what those see who look.
 func (e *engines) describe(name, what, sync string) {
 	e.described = append(e.described, &fanfarev1.Engine{Name: name, Description: what, Sync: sync})
+}
+
+// about describes the engines, and says what is wrong with them.
+func (e *engines) about() (described []*fanfarev1.Engine, problems []string) {
+	if e.syncWatch == nil {
+		return e.described, nil
+	}
+	for _, engine := range e.described {
+		if engine.GetName() == "nats" {
+			engine = proto.CloneOf(engine)
+			engine.Sync = e.syncWatch.Setting()
+		}
+		described = append(described, engine)
+	}
+	return described, e.syncWatch.Problems()
+}
+
+// watchSync looks how the NATS servers sync until the engines are closed.
+func (e *engines) watchSync(ctx context.Context, config *natsConfig, logger *slog.Logger) (err error) {
+	if e.syncWatch, err = config.watch(logger); err != nil {
+		return err
+	}
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() { ended <- e.syncWatch.Run(watching) }()
+	e.onClose(func() error { stop(); return <-ended })
+	return nil
 }
 
 // openHistory opens the history that a URL names: sqlite:PATH, postgres://…, or

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -35,6 +36,7 @@ type natsConfig struct {
 	user     string
 	password string
 	token    string
+	monitors []string // monitoring addresses of the servers
 	tls      engineTLS
 }
 
@@ -47,6 +49,8 @@ func (c *natsConfig) register(flags *pflag.FlagSet) {
 	flags.StringVar(&c.user, "nats-user", "", "user name in NATS")
 	flags.StringVar(&c.password, "nats-password", "", "password in NATS; better given as FANFARE_NATS_PASSWORD or in the file")
 	flags.StringVar(&c.token, "nats-token", "", "token in NATS; better given as FANFARE_NATS_TOKEN or in the file")
+	flags.StringSliceVar(&c.monitors, "nats-monitor-urls", nil, "monitoring addresses of the NATS servers, as in http://nats-1:8222: "+
+		"asked whether each record is synced, which a client cannot see")
 	c.tls.register(flags, "nats")
 	setting.Hide(flags, "nats-password", "nats-token")
 	setting.HideUser(flags, "nats-url")
@@ -64,6 +68,14 @@ func (c *natsConfig) validate(plain bool) error {
 		case u.Scheme == "nats" && !plain && !isLoopback(u.Hostname()):
 			return setting.Wrong("nats-url", "has %s in plain text, and all events pass there; give tls://, or say --insecure-engines", u.Redacted())
 		}
+	}
+	for _, monitor := range c.monitors {
+		if u, err := url.Parse(monitor); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+			return setting.Wrong("nats-monitor-urls", "has something that is not an address; want http://host:8222")
+		}
+	}
+	if len(c.monitors) > 0 && c.url == "" {
+		return setting.Wrong("nats-monitor-urls", "is given without --nats-url; what runs in this process needs no asking")
 	}
 	ways := 0
 	for _, way := range []string{c.creds, c.nkey, c.user, c.token} {
@@ -99,6 +111,17 @@ func (c *natsConfig) dial(logger *slog.Logger) (*nats.Conn, error) {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
 	return conn, nil
+}
+
+// watch returns what looks how the servers sync.
+func (c *natsConfig) watch(logger *slog.Logger) (*eventlog.SyncWatch, error) {
+	config, err := c.tls.config()
+	if err != nil {
+		return nil, err
+	}
+	return &eventlog.SyncWatch{
+		URLs: c.monitors, Client: &http.Client{Transport: &http.Transport{TLSClientConfig: config}}, Logger: logger,
+	}, nil
 }
 
 // shown is where NATS is, without what is secret.

@@ -106,7 +106,7 @@ func (n *node) addCoordinator(p coordinatorPart) error {
 		StopTimeout: p.stopTimeout,
 		MaxLogBytes: p.maxLog,
 		Retention:   p.retention,
-		Engines:     p.engines.described,
+		Engines:     p.engines.about,
 	}
 	if p.engines.free != nil {
 		config.Disk = lead.NewDisk(lead.DiskConfig{Free: p.engines.free, Reserve: p.minFree, Logger: n.logger})

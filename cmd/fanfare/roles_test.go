@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,11 @@ func startEtcd(t *testing.T, scheme string, change func(*embed.Config)) string {
 // its URL. change may alter how.
 func startNATS(t *testing.T, change func(*natsserver.Options)) string {
 	t.Helper()
+	return startNATSServer(t, change).ClientURL()
+}
+
+func startNATSServer(t *testing.T, change func(*natsserver.Options)) *natsserver.Server {
+	t.Helper()
 	options := &natsserver.Options{
 		Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: t.TempDir(), SyncAlways: true,
@@ -80,7 +86,7 @@ func startNATS(t *testing.T, change func(*natsserver.Options)) string {
 	if !nats.ReadyForConnections(patience) {
 		t.Fatal("NATS is not ready")
 	}
-	return nats.ClientURL()
+	return nats
 }
 
 // member is a coordinator or a worker that runs as a process of its own.
@@ -205,6 +211,28 @@ func TestAnotherSecretsKeyIsRefused(t *testing.T) {
 	if code := missing.wait(t); code != exitUsage || !strings.Contains(missing.stderr.String(), "fanfare keys create") {
 		t.Errorf("exit code %d:\n%s", code, missing.stderr.String())
 	}
+}
+
+// What a client of NATS cannot see is asked at the servers' monitoring addresses.
+func TestSyncIsWatched(t *testing.T) {
+	t.Parallel()
+	nats := startNATSServer(t, func(o *natsserver.Options) {
+		o.SyncAlways, o.HTTPHost, o.HTTPPort = false, "127.0.0.1", natsserver.RANDOM_PORT
+	})
+	m := startMember(t, "coordinator", "a", "--insecure", "--etcd-endpoints", startEtcd(t, "http", nil), "--partitions", "1",
+		"--nats-url", nats.ClientURL(), "--nats-replicas", "1", "--nats-monitor-urls", "http://"+nats.MonitorAddr().String(),
+		"--secrets-key-file", makeKey(t))
+	m.awaitStart(t)
+	const want = "does not sync each record to disk"
+	eventually(t, "it is said to those who look", func() bool {
+		cluster, err := fanfarev1.NewClusterServiceClient(m.conn).DescribeCluster(t.Context(), &fanfarev1.DescribeClusterRequest{})
+		return err == nil && strings.Contains(strings.Join(cluster.GetProblems(), "\n"), want) &&
+			slices.ContainsFunc(cluster.GetEngines(), func(e *fanfarev1.Engine) bool { return e.GetSync() == "not always on each server" })
+	})
+	if log := m.stderr.String(); !strings.Contains(log, want) || !strings.Contains(log, `"level":"ERROR"`) {
+		t.Errorf("the log does not say it:\n%s", log)
+	}
+	m.stop(t)
 }
 
 // Without engines of its own a coordinator is a whole cluster on one machine,

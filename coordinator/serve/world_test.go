@@ -99,7 +99,9 @@ func newWorld(t *testing.T) *world {
 		Cluster: w.members, Logs: w.logs, History: store, Secrets: secrets, URLs: onlyHTTPS{}, Tester: &w.tested, Logger: logger,
 		Meter: measured.Meter(), Metrics: measured.Handler(), GRPC: onGRPC, HTTP: onHTTP,
 		Partitions: partitions, Slots: slots,
-		Engines: []*fanfarev1.Engine{{Name: "nats", Description: "memory", Sync: "never"}},
+		Engines: func() ([]*fanfarev1.Engine, []string) {
+			return []*fanfarev1.Engine{{Name: "nats", Description: "memory", Sync: "never"}}, nil
+		},
 	})
 	w.run(c)
 	w.connect(onGRPC, onHTTP)

@@ -44,6 +44,20 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end -}}
 {{- end }}
 
+{{/* Where coordinators ask the NATS servers how they sync. */}}
+{{- define "fanfare.natsMonitors" -}}
+{{- if .Values.nats.enabled -}}
+{{- $name := printf "%s-nats" (include "fanfare.name" .) -}}
+{{- $urls := list -}}
+{{- range $i := until (int .Values.nats.replicas) -}}
+{{- $urls = append $urls (printf "http://%s-%d.%s.%s.svc:8222" $name $i $name $.Release.Namespace) -}}
+{{- end -}}
+{{- join "," $urls -}}
+{{- else -}}
+{{- join "," .Values.nats.monitorURLs -}}
+{{- end -}}
+{{- end }}
+
 {{/* Variables that coordinators and workers share. */}}
 {{- define "fanfare.env" -}}
 - name: FANFARE_LOG_FORMAT
