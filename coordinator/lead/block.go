@@ -25,6 +25,11 @@ const (
 	changeOverhead    = 4096 // of a change, beside its subscription: a replay's page
 	outcomeOverhead   = 32   // of an outcome, beside its texts
 	eventOverhead     = 16   // of an event, beside its fields
+	// blockDeliveries limits what one block makes owed, by events and by admits
+	// each, since a block is folded in one go and its deliveries are one
+	// transaction of the history: a few events for very many subscriptions are
+	// not a block that holds up everybody else's.
+	blockDeliveries = 16 << 10
 )
 
 // pending is what waits to be sealed into the next block. Owned by the loop.
@@ -143,7 +148,7 @@ func (p *pending) seal(l *ledger.Ledger) (*block, error) {
 	}
 	hash := sha256.Sum256(data)
 	b.data = data
-	b.committed = committed{l.Sequence() + 1, hash[:], record, len(data)}
+	b.committed = committed{sequence: l.Sequence() + 1, hash: hash[:], record: record, size: len(data)}
 	return b, nil
 }
 
@@ -154,11 +159,12 @@ func (b *block) idle(record *linkv1.Record) bool {
 
 // sealAdmits takes what was found for subscriptions that are behind.
 func (p *pending) sealAdmits(record *linkv1.Record, size int) int {
-	n := 0
-	for n < len(p.admits) && size < blockAdmitBytes {
+	n, deliveries := 0, 0
+	for n < len(p.admits) && size < blockAdmitBytes && deliveries < blockDeliveries {
 		admit := p.admits[n].admit
 		n++
 		size += proto.Size(admit)
+		deliveries += len(admit.GetSequences())
 		record.Admits = append(record.Admits, admit)
 	}
 	_, p.admits = split(p.admits, n)
@@ -212,8 +218,8 @@ func (p *pending) sealChanges(b *block, record *linkv1.Record, l *ledger.Ledger)
 }
 
 func (p *pending) sealEvents(b *block, record *linkv1.Record, l *ledger.Ledger, size int) {
-	n, ids := 0, make(map[string]bool)
-	for n < len(p.events) && size < blockBytes {
+	n, deliveries, ids := 0, 0, make(map[string]bool)
+	for n < len(p.events) && size < blockBytes && deliveries < blockDeliveries {
 		e := p.events[n]
 		n++
 		id := ""
@@ -231,6 +237,7 @@ func (p *pending) sealEvents(b *block, record *linkv1.Record, l *ledger.Ledger, 
 				ids[id] = true
 			}
 			e.call.begun = true
+			deliveries += l.Reach(ledger.TenantID(e.event.GetTenant()), e.event.GetType())
 			size += eventOverhead + len(e.event.GetEvent()) + len(e.event.GetId()) + len(e.event.GetType())
 			b.events = append(b.events, e)
 			record.Events = append(record.Events, e.event)
@@ -286,6 +293,9 @@ func (l *loop) commit(ctx context.Context, b *block) error {
 	}
 	if len(b.committed.record.GetAdmits()) > 0 {
 		l.startCatchUp()
+	}
+	if b.committed.record.GetExpireBefore() > l.ledger.Floor() {
+		l.expireOld() // one record expires only so many
 	}
 	l.leader.metrics.committed(ctx, b, result)
 	return nil

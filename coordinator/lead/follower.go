@@ -81,6 +81,7 @@ func (f *follower) follow(ctx context.Context) error {
 			f.position = batch.Sequence
 			f.leader.followed.set(f.position)
 			f.leader.watch.publish(ctx, f.leader, changes)
+			f.leader.recent.slim(f.position)
 		}
 		if err := f.purge(ctx); err != nil && ctx.Err() == nil { // tried again behind the next records
 			f.leader.logger.Error("purging the log", "error", err)
@@ -214,7 +215,7 @@ func (f *follower) gather(ctx context.Context) (history.Batch, []ledger.Delivery
 // next returns the record that follows the state.
 func (f *follower) next(ctx context.Context) (committed, error) {
 	sequence := f.state.Sequence() + 1
-	if c, ok := f.leader.recent.get(sequence); ok {
+	if c, ok := f.leader.recent.whole(sequence); ok {
 		return c, nil
 	}
 	var next committed

@@ -17,7 +17,8 @@ type committed struct {
 	sequence uint64
 	hash     []byte
 	record   *linkv1.Record
-	size     int // bytes in the log
+	size     int  // bytes in the log
+	slim     bool // see recent.slim
 }
 
 // decodeRecord reads a record as the log has it.
@@ -27,7 +28,7 @@ func decodeRecord(r eventlog.Record) (committed, error) {
 		return committed{}, fmt.Errorf("%w: decoding record %d: %w", ledger.ErrInvalid, r.Seq, err)
 	}
 	hash := sha256.Sum256(r.Data)
-	return committed{r.Seq, hash[:], record, len(r.Data)}, nil
+	return committed{sequence: r.Seq, hash: hash[:], record: record, size: len(r.Data)}, nil
 }
 
 // recent holds the newest records in memory, so that what is dispatched or
@@ -45,7 +46,12 @@ type recent struct {
 	bytes   int                  // guarded by mu; of records
 	held    contents             // guarded by mu; of what was put
 	reread  int                  // guarded by mu; bytes of older
+	slimmed uint64               // guarded by mu; up to here, records hold nothing but events
 }
+
+// slimOverhead is what a record costs that holds nothing, and an event beside
+// its bytes.
+const slimOverhead = 128
 
 func newRecent(limit int) *recent {
 	return &recent{limit: limit, older: make(map[uint64]committed)}
@@ -64,6 +70,33 @@ func (r *recent) put(c committed) {
 		r.records = r.records[1:]
 	}
 	r.committed.set(c.sequence)
+}
+
+// slim drops from the records up to one, which has been followed, all but what
+// may be sent and looked through still, their events, and what they vouch for.
+// The rest, mostly outcomes, is what the memory would hold otherwise.
+func (r *recent) slim(upTo uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.records {
+		c := &r.records[len(r.records)-1-i]
+		if c.sequence <= r.slimmed {
+			break
+		}
+		if c.sequence > upTo {
+			continue
+		}
+		size := slimOverhead
+		for _, event := range c.record.GetEvents() {
+			size += slimOverhead + len(event.GetEvent())
+		}
+		r.bytes += size - c.size
+		c.record = &linkv1.Record{
+			TimeUnixMs: c.record.GetTimeUnixMs(), PreviousHash: c.record.GetPreviousHash(), Events: c.record.GetEvents(),
+		}
+		c.size, c.slim = size, true
+	}
+	r.slimmed = max(r.slimmed, upTo)
 }
 
 // putOlder adds a record that was read back from the log.
@@ -101,15 +134,35 @@ func (r *recent) mark() Mark {
 	return Mark{newest.sequence, newest.hash}
 }
 
-// get returns a record if it is in memory.
+// get returns a record if it is in memory, or what slim left of it.
 func (r *recent) get(sequence uint64) (committed, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.records) > 0 && sequence >= r.records[0].sequence {
-		if i := sequence - r.records[0].sequence; i < uint64(len(r.records)) {
-			return r.records[i], true
-		}
+	if c, ok := r.newer(sequence); ok {
+		return c, true
 	}
 	c, ok := r.older[sequence]
 	return c, ok
+}
+
+// whole returns a record if all of it is in memory.
+func (r *recent) whole(sequence uint64) (committed, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c, ok := r.newer(sequence); ok && !c.slim {
+		return c, true
+	}
+	c, ok := r.older[sequence]
+	return c, ok
+}
+
+// newer returns a record that was put. r.mu is held.
+func (r *recent) newer(sequence uint64) (committed, bool) {
+	if len(r.records) == 0 || sequence < r.records[0].sequence {
+		return committed{}, false
+	}
+	if i := sequence - r.records[0].sequence; i < uint64(len(r.records)) {
+		return r.records[i], true
+	}
+	return committed{}, false
 }

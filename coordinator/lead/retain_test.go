@@ -58,6 +58,40 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// TestRetentionOfMuch: one record expires only so many, and the next ones follow
+// at once.
+func TestRetentionOfMuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.config.Retention = time.Hour
+		s.config.Limits = &linkv1.Limits{ExpiredRecord: 1}
+		const subscriptions = 5
+		s.lead(func(l *Leader) {
+			for range subscriptions {
+				s.subscribe(l)
+			}
+			s.publish(l, "a")
+			s.pass(time.Hour + 2*retainInterval)
+			if err := l.Query(t.Context(), func(state *ledger.Ledger) {
+				if got := state.Outstanding(); got != 0 {
+					t.Errorf("%d are owed", got)
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		expiring := 0
+		for _, c := range s.records() {
+			if c.record.GetExpireBefore() > 0 {
+				expiring++
+			}
+		}
+		if expiring != subscriptions {
+			t.Errorf("%d records expire something, want %d", expiring, subscriptions)
+		}
+	})
+}
+
 // TestNeededOfABlockInFlight: what it makes owed again must not be purged, though
 // the ledger does not know of it yet.
 func TestNeededOfABlockInFlight(t *testing.T) {

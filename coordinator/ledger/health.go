@@ -272,27 +272,38 @@ func (l *Ledger) catchUp(s *Subscription) {
 }
 
 // expire ends what is owed of records before this one, and moves those that
-// are behind past them.
+// are behind past them: the oldest first, up to a limit.
 func (l *Ledger) expire(before uint64, result *Result) {
-	for _, s := range l.olderThan(before) {
-		n := 0
-		for n < len(s.owed) && s.owed[n].position.Sequence < before {
-			result.Deliveries = append(result.Deliveries, s.change(Expired, s.owed[n]))
-			delete(s.lanes, s.owed[n].position)
-			n++
+	for done := 0; done < int(l.limits.GetExpiredRecord()); {
+		sequence, s, ok := l.needed.least()
+		if !ok || sequence >= before {
+			break
 		}
-		s.owed = slices.Delete(s.owed, 0, n)
-		l.outstanding -= n
-		if s.behind && s.cursor.Sequence < before {
-			if s.cursor.Sequence <= l.lastEvents { // else there is nothing in it
-				result.Expired = append(result.Expired, Range{s.Number, s.cursor, Position{before, 0}})
-			}
-			s.cursor = Position{before, 0}
-			s.eras = s.Interest().after(before).eras
-		}
-		l.refile(s)
+		done += 1 + l.expireOne(s, before, result)
 	}
 	l.timeline.trim(before)
+}
+
+// expireOne expires all there is of one subscription, and returns how many
+// deliveries that were.
+func (l *Ledger) expireOne(s *Subscription, before uint64, result *Result) (n int) {
+	l.needed.remove(s) // until refile notes what it needs now
+	for n < len(s.owed) && s.owed[n].position.Sequence < before {
+		result.Deliveries = append(result.Deliveries, s.change(Expired, s.owed[n]))
+		delete(s.lanes, s.owed[n].position)
+		n++
+	}
+	s.owed = slices.Delete(s.owed, 0, n)
+	l.outstanding -= n
+	if s.behind && s.cursor.Sequence < before {
+		if s.cursor.Sequence <= l.lastEvents { // else there is nothing in it
+			result.Expired = append(result.Expired, Range{s.Number, s.cursor, Position{before, 0}})
+		}
+		s.cursor = Position{before, 0}
+		s.eras = s.Interest().after(before).eras
+	}
+	l.refile(s)
+	return n
 }
 
 // foldReadmit makes deliveries owed again that had ended, if their events are

@@ -58,6 +58,18 @@ func (x *index) match(eventType string) []Number {
 	return slices.Compact(merged)
 }
 
+// atMost returns how many subscriptions want a type, counting one as often as
+// its patterns do.
+func (x *index) atMost(eventType string) int {
+	found := matches{lists: make([][]Number, 0, 4)}
+	x.root.find(eventType, true, &found)
+	n := len(x.all)
+	for _, list := range found.lists {
+		n += len(list)
+	}
+	return n
+}
+
 type matches struct{ lists [][]Number }
 
 func (m *matches) add(list []Number) {

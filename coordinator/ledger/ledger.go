@@ -73,6 +73,7 @@ func DefaultLimits() *linkv1.Limits {
 		ProbeFirstMs:         (5 * time.Second).Milliseconds(),
 		ProbeLastMs:          (5 * time.Minute).Milliseconds(),
 		DisableAfterMs:       (5 * 24 * time.Hour).Milliseconds(),
+		ExpiredRecord:        16 << 10,
 	}
 }
 
@@ -331,6 +332,7 @@ func resolve(given *linkv1.Limits) *linkv1.Limits {
 	set(&limits.ProbeFirstMs, given.GetProbeFirstMs())
 	set(&limits.ProbeLastMs, given.GetProbeLastMs())
 	set(&limits.DisableAfterMs, given.GetDisableAfterMs())
+	set(&limits.ExpiredRecord, given.GetExpiredRecord())
 	return limits
 }
 
@@ -366,6 +368,16 @@ func (l *Ledger) foldEvent(at Position, event *linkv1.LoggedEvent, result *Resul
 	for _, s := range slices.Backward(full) {
 		l.fallBehind(s, at)
 	}
+}
+
+// Reach returns how many deliveries an event makes at once, or a little more:
+// to those who want its type and are not behind.
+func (l *Ledger) Reach(tenant TenantID, eventType string) int {
+	t := l.tenants[tenant]
+	if t == nil {
+		return 0
+	}
+	return t.index.atMost(eventType)
 }
 
 // owe adds a delivery to what a subscription is owed, if it is not there.

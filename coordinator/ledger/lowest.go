@@ -1,13 +1,14 @@
 package ledger
 
-// lowest finds the subscription that has the lowest of something, in no more
+// lowest finds the subscription that has the lowest of something, and of those
+// that have it the one of the lowest number, in no more
 // time than what has changed since the last look deserves, however many there
 // are. It is lazy: what is noted of a subscription may be lower than what is true
 // by now, but never higher, and only what is on top is put right.
 //
 // So what it orders by must not fall for a subscription without being noted.
 type lowest struct {
-	heap []lowestItem                       // a binary min-heap by key
+	heap []lowestItem                       // a binary min-heap by key and number
 	now  func(*Subscription) (uint64, bool) // what is true; false: it has none
 	at   func(*Subscription) *int           // where its index in the heap plus one is kept; 0: it is not there
 }
@@ -15,6 +16,10 @@ type lowest struct {
 type lowestItem struct {
 	key uint64
 	of  *Subscription
+}
+
+func (i lowestItem) before(other lowestItem) bool {
+	return i.key < other.key || i.key == other.key && i.of.Number < other.of.Number
 }
 
 // note says that a subscription has this.
@@ -68,7 +73,7 @@ func (l *lowest) remove(s *Subscription) {
 func (l *lowest) up(i int, item lowestItem) {
 	for i > 0 {
 		parent := (i - 1) / 2
-		if l.heap[parent].key <= item.key {
+		if !item.before(l.heap[parent]) {
 			break
 		}
 		l.set(i, l.heap[parent])
@@ -84,10 +89,10 @@ func (l *lowest) down(i int, item lowestItem) {
 		if child >= len(l.heap) {
 			break
 		}
-		if right := child + 1; right < len(l.heap) && l.heap[right].key < l.heap[child].key {
+		if right := child + 1; right < len(l.heap) && l.heap[right].before(l.heap[child]) {
 			child = right
 		}
-		if item.key <= l.heap[child].key {
+		if !l.heap[child].before(item) {
 			break
 		}
 		l.set(i, l.heap[child])
@@ -122,22 +127,6 @@ func (s *Subscription) waitsSince() (ms uint64, ok bool) {
 		}
 	}
 	return ms, ok
-}
-
-// olderThan returns who is owed events of records before this one, or may be,
-// by rising numbers. They are forgotten until refile notes them again.
-func (l *Ledger) olderThan(before uint64) []*Subscription {
-	var found []*Subscription
-	for {
-		sequence, s, ok := l.needed.least()
-		if !ok || sequence >= before {
-			break
-		}
-		l.needed.remove(s)
-		found = append(found, s)
-	}
-	sortByNumber(found)
-	return found
 }
 
 // refile keeps the indexes over all subscriptions true, after a change of what

@@ -228,24 +228,55 @@ func (o *oracle) pass(s *oracleSub, before Position) {
 
 func (o *oracle) expire(before uint64, result *oracleResult) {
 	o.trimmed = max(o.trimmed, before)
-	for _, number := range slices.Sorted(maps.Keys(o.subs)) {
-		s := o.subs[number]
+	type old struct {
+		needs  uint64
+		number Number
+	}
+	var all []old
+	for number, s := range o.subs {
 		if s == nil {
 			continue
 		}
-		for _, at := range s.positions() {
-			if at.Sequence < before {
-				s.note(result, Expired, at)
-			}
-		}
-		if until := (Position{before, 0}); s.behind && s.cursor.Compare(until) < 0 {
-			if s.cursor.Compare(o.last) <= 0 {
-				result.Expired = append(result.Expired, Range{number, s.cursor, until})
-			}
-			o.pass(s, until)
-			s.cursor = until
+		if needs, ok := s.needs(); ok && needs < before {
+			all = append(all, old{needs, number})
 		}
 	}
+	slices.SortFunc(all, func(a, b old) int {
+		return cmp.Or(cmp.Compare(a.needs, b.needs), cmp.Compare(a.number, b.number))
+	})
+	for done := 0; len(all) > 0 && done < int(o.limits.GetExpiredRecord()); all = all[1:] {
+		done += 1 + o.expireOne(o.subs[all[0].number], before, result)
+	}
+}
+
+// needs returns the oldest record that a subscription waits for.
+func (s *oracleSub) needs() (sequence uint64, ok bool) {
+	for at := range s.owed {
+		if !ok || at.Sequence < sequence {
+			sequence, ok = at.Sequence, true
+		}
+	}
+	if s.behind && (!ok || s.cursor.Sequence < sequence) {
+		sequence, ok = s.cursor.Sequence, true
+	}
+	return sequence, ok
+}
+
+func (o *oracle) expireOne(s *oracleSub, before uint64, result *oracleResult) (n int) {
+	for _, at := range s.positions() {
+		if at.Sequence < before {
+			s.note(result, Expired, at)
+			n++
+		}
+	}
+	if until := (Position{before, 0}); s.behind && s.cursor.Compare(until) < 0 {
+		if s.cursor.Compare(o.last) <= 0 {
+			result.Expired = append(result.Expired, Range{s.number, s.cursor, until})
+		}
+		o.pass(s, until)
+		s.cursor = until
+	}
+	return n
 }
 
 func (o *oracle) outcome(out *linkv1.Outcome, result *oracleResult) {

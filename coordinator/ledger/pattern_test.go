@@ -159,6 +159,20 @@ func compareMatches(t *testing.T, x *index, present map[Number][]string, eventTy
 	if diff := cmp.Diff(want, slices.Clone(x.match(eventType))); diff != "" {
 		t.Fatalf("match(%q) (-want +got):\n%s\nsubscriptions: %v", eventType, diff, present)
 	}
+	matching := 0
+	for _, patterns := range present {
+		for i, pattern := range patterns {
+			if !everything(patterns) && !slices.Contains(patterns[:i], pattern) && Matches([]string{pattern}, eventType) {
+				matching++
+			}
+		}
+		if everything(patterns) {
+			matching++
+		}
+	}
+	if got := x.atMost(eventType); got != matching {
+		t.Fatalf("atMost(%q) = %d, want %d\nsubscriptions: %v", eventType, got, matching, present)
+	}
 }
 
 // someType returns one of few types, so that patterns often match.

@@ -352,6 +352,7 @@ func (s *simulation) limits() *linkv1.Limits {
 		ProbeFirstMs:         1 + s.rng.Int64N(300),
 		ProbeLastMs:          1 + s.rng.Int64N(3000),
 		DisableAfterMs:       1000 + s.rng.Int64N(20_000),
+		ExpiredRecord:        uint32(1 + s.rng.IntN(20)),
 	}
 	if s.chance(50) {
 		limits.OutstandingHealthy = uint32(reserved + s.rng.IntN(20))

@@ -153,7 +153,8 @@ type Record struct {
 	Admits        []*Admit              `protobuf:"bytes,8,rep,name=admits,proto3" json:"admits,omitempty"`
 	Events        []*LoggedEvent        `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
 	Controls      []*Control            `protobuf:"bytes,10,rep,name=controls,proto3" json:"controls,omitempty"`
-	// If not 0: what is owed of records before this one expires.
+	// If not 0: what is owed of records before this one expires, the oldest
+	// first, as far as limits.expired_record allows.
 	ExpireBefore uint64          `protobuf:"varint,11,opt,name=expire_before,json=expireBefore,proto3" json:"expire_before,omitempty"`
 	Readmits     []*Readmit      `protobuf:"bytes,12,rep,name=readmits,proto3" json:"readmits,omitempty"`
 	Replays      []*ReplayChange `protobuf:"bytes,13,rep,name=replays,proto3" json:"replays,omitempty"`
@@ -376,8 +377,11 @@ type Limits struct {
 	ProbeLastMs  int64 `protobuf:"varint,8,opt,name=probe_last_ms,json=probeLastMs,proto3" json:"probe_last_ms,omitempty"`
 	// An endpoint that has failed for so long is disabled.
 	DisableAfterMs int64 `protobuf:"varint,9,opt,name=disable_after_ms,json=disableAfterMs,proto3" json:"disable_after_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// About so many deliveries one record expires at most: it is folded in one
+	// go. What is left is the next one's.
+	ExpiredRecord uint32 `protobuf:"varint,10,opt,name=expired_record,json=expiredRecord,proto3" json:"expired_record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Limits) Reset() {
@@ -469,6 +473,13 @@ func (x *Limits) GetProbeLastMs() int64 {
 func (x *Limits) GetDisableAfterMs() int64 {
 	if x != nil {
 		return x.DisableAfterMs
+	}
+	return 0
+}
+
+func (x *Limits) GetExpiredRecord() uint32 {
+	if x != nil {
+		return x.ExpiredRecord
 	}
 	return 0
 }
@@ -1980,7 +1991,7 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\x05Fence\x12 \n" +
 	"\vcoordinator\x18\x01 \x01(\tR\vcoordinator\x12!\n" +
 	"\ffold_version\x18\x02 \x01(\rR\vfoldVersion\x12/\n" +
-	"\x06limits\x18\x03 \x01(\v2\x17.fanfare.link.v1.LimitsR\x06limits\"\x92\x03\n" +
+	"\x06limits\x18\x03 \x01(\v2\x17.fanfare.link.v1.LimitsR\x06limits\"\xb9\x03\n" +
 	"\x06Limits\x12/\n" +
 	"\x13outstanding_healthy\x18\x01 \x01(\rR\x12outstandingHealthy\x12/\n" +
 	"\x13outstanding_failing\x18\x02 \x01(\rR\x12outstandingFailing\x123\n" +
@@ -1990,7 +2001,9 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\x10breaker_failures\x18\x06 \x01(\rR\x0fbreakerFailures\x12$\n" +
 	"\x0eprobe_first_ms\x18\a \x01(\x03R\fprobeFirstMs\x12\"\n" +
 	"\rprobe_last_ms\x18\b \x01(\x03R\vprobeLastMs\x12(\n" +
-	"\x10disable_after_ms\x18\t \x01(\x03R\x0edisableAfterMs\"\xb4\x01\n" +
+	"\x10disable_after_ms\x18\t \x01(\x03R\x0edisableAfterMs\x12%\n" +
+	"\x0eexpired_record\x18\n" +
+	" \x01(\rR\rexpiredRecord\"\xb4\x01\n" +
 	"\aControl\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\x04R\fsubscription\x127\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x1f.fanfare.link.v1.Control.ActionR\x06action\"L\n" +
