@@ -48,6 +48,10 @@ interop: ## Send to the libraries that receivers use, and receive from those tha
 	npm ci --prefix tools/interop --no-audit --no-fund && \
 	FANFARE_INTEROP=$(CURDIR)/tools/interop $(GO) test ./worker ./receiver -run '^TestInterop' -count 1 -v
 
+.PHONY: deployments
+deployments: ## Read the chart and the compose file as Helm, Kubernetes and Compose do
+	$(GO) -C tools/deploy vet . && $(GO) -C tools/deploy test -count 1 .
+
 .PHONY: race
 race: ## Run all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
