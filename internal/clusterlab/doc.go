@@ -13,7 +13,8 @@
 // stopped with SIGSTOP for longer than their lease, told to end, and drained, in
 // an order that a seed decides. What must hold is what the receiver has counted:
 // every acknowledged event arrived at every subscription, and twice only where
-// something impolite happened in between.
+// something impolite happened in between; and those that asked for an order got
+// them in it.
 //
 // It takes minutes, so it runs only when it is asked to: `make soak`, and
 // `make scale` for the benchmark of workers.

@@ -49,12 +49,13 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		return
 	}
 	<-time.After(r.delay)
-	if rand.Float64() < r.refuse {
+	hook := strings.TrimPrefix(request.URL.Path, "/")
+	if !strings.HasSuffix(hook, inOrder) && rand.Float64() < r.refuse { // one at a time, it could not keep up
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
 	now := time.Now()
-	k := key{strings.TrimPrefix(request.URL.Path, "/"), request.Header.Get("webhook-id")}
+	k := key{hook, request.Header.Get("webhook-id")}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.accepted[k] = append(r.accepted[k], now)
@@ -100,14 +101,21 @@ type load struct {
 	producers sync.WaitGroup
 
 	mu           sync.Mutex
-	acknowledged map[string]string // guarded by mu; :: event -> tenant
-	failed       int               // guarded by mu; calls
-	slowest      time.Duration     // guarded by mu; from the first call to the acknowledgement
+	acknowledged map[string]string  // guarded by mu; :: event -> tenant
+	published    []*fanfarev1.Event // guarded by mu; what was acknowledged, in the order of each tenant
+	failed       int                // guarded by mu; calls
+	slowest      time.Duration      // guarded by mu; from the first call to the acknowledgement
 }
+
+// inOrder is the ordering of the hooks that get everything in order.
+const inOrder = "subscription"
+
+// orderings are those of a tenant's hooks, which end in their names.
+var orderings = []string{"none", "key", inOrder}
 
 const (
 	tenantsOfLoad = 4
-	hooksOfTenant = 3
+	keysOfLoad    = 3
 	publishPeriod = 50 * time.Millisecond
 	publishCall   = 5 * time.Second
 )
@@ -119,9 +127,9 @@ func newLoad(l *lab, r *receiver) *load {
 	for i := range tenantsOfLoad {
 		tenant := fmt.Sprintf("tenant-%d", i)
 		l.createTenant(tenant)
-		for j := range hooksOfTenant {
-			hook := fmt.Sprintf("%s-%d", tenant, j)
-			l.subscribe("tenants/"+tenant, r.server.URL+"/"+hook)
+		for _, ordering := range orderings {
+			hook := tenant + "-" + ordering
+			l.subscribe("tenants/"+tenant, r.server.URL+"/"+hook, ordering)
 			made.hooks[tenant] = append(made.hooks[tenant], hook)
 		}
 	}
@@ -144,12 +152,12 @@ func (l *lab) createTenant(tenant string) {
 	})
 }
 
-func (l *lab) subscribe(parent, url string) {
+func (l *lab) subscribe(parent, url, ordering string) {
 	l.t.Helper()
 	_, err := ask(l, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Subscription, error) {
 		schedule := slices.Repeat([]*durationpb.Duration{durationpb.New(time.Second)}, 50)
 		return fanfarev1.NewSubscriptionServiceClient(conn).CreateSubscription(ctx, &fanfarev1.CreateSubscriptionRequest{
-			Parent: parent, Subscription: &fanfarev1.Subscription{Url: url, RetrySchedule: schedule},
+			Parent: parent, Subscription: &fanfarev1.Subscription{Url: url, Ordering: ordering, RetrySchedule: schedule},
 		})
 	})
 	if err != nil {
@@ -170,6 +178,7 @@ func (p *load) produce(tenant string) {
 		for i := range 1 + n%3 {
 			events = append(events, &fanfarev1.Event{
 				Id: fmt.Sprintf("%s-%d-%d", tenant, n, i), Type: "order.created", Data: []byte(`{"n":1}`),
+				OrderingKey: fmt.Sprint("key-", (n+i)%keysOfLoad),
 			})
 		}
 		start := time.Now()
@@ -181,6 +190,7 @@ func (p *load) produce(tenant string) {
 		for _, e := range events {
 			p.acknowledged[e.GetId()] = tenant
 		}
+		p.published = append(p.published, events...)
 		p.mu.Unlock()
 	}
 }
@@ -240,4 +250,40 @@ func (p *load) check(r *receiver, impolite []span) (owed, duplicates int) {
 		p.lab.t.Errorf("lost %d, duplicates without a reason %d", lost, unexplained)
 	}
 	return owed, duplicates
+}
+
+// checkOrder checks that each hook that asked for an order accepted events for
+// the first time in the one in which they were published.
+func (p *load) checkOrder(r *receiver) {
+	p.lab.t.Helper()
+	type lane struct{ hook, key string }
+	newest := make(map[lane]time.Time)
+	wrong := 0
+	for _, e := range p.published {
+		for _, hook := range p.hooks[p.acknowledged[e.GetId()]] {
+			l := lane{hook: hook}
+			switch {
+			case strings.HasSuffix(hook, inOrder):
+			case strings.HasSuffix(hook, "key"):
+				l.key = e.GetOrderingKey()
+			default:
+				continue
+			}
+			times := r.accepted[key{hook, e.GetId()}]
+			if len(times) == 0 {
+				continue // check has said so
+			}
+			if times[0].Before(newest[l]) {
+				if wrong++; wrong <= 10 {
+					p.lab.t.Errorf("%s got %s, of key %s, at %v, after something newer at %v",
+						hook, e.GetId(), e.GetOrderingKey(), times[0].Format(time.TimeOnly), newest[l].Format(time.TimeOnly))
+				}
+				continue
+			}
+			newest[l] = times[0]
+		}
+	}
+	if wrong > 0 {
+		p.lab.t.Errorf("%d came out of order", wrong)
+	}
 }

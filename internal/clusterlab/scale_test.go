@@ -72,7 +72,7 @@ func scaleUp(l *lab, r *receiver) (tenants []string) {
 		tenants = append(tenants, tenant)
 		l.createTenant(tenant)
 		for j := range scaleHooks {
-			l.subscribe("tenants/"+tenant, fmt.Sprintf("%s/%s-%d", r.server.URL, tenant, j))
+			l.subscribe("tenants/"+tenant, fmt.Sprintf("%s/%s-%d", r.server.URL, tenant, j), "none")
 		}
 	}
 	return tenants

@@ -50,6 +50,7 @@ func TestSoak(t *testing.T) {
 	l.awaitOwned()
 	l.awaitSettled(settle)
 	owed, duplicates := p.check(r, s.impolite)
+	p.checkOrder(r)
 	t.Logf("%d events acknowledged, %d calls refused, the slowest acknowledgement after %v; %d deliveries owed, 0 lost, %d made twice",
 		len(p.acknowledged), p.failed, p.slowest.Round(time.Millisecond), owed, duplicates)
 	s.report()
