@@ -25,8 +25,13 @@ const (
 	// retireTimeout bounds making durable what a leader has taken before it
 	// hands over. Then what is left is answered with an error.
 	retireTimeout = time.Second
-	// silenceInterval is how often a leader is asked whether its log answers.
-	silenceInterval = 5 * time.Second
+	// attendInterval is how often a leader is asked whether its log answers and
+	// its workers are attached.
+	attendInterval = 5 * time.Second
+	// lonelyAfter is how long most workers of a partition may have no link to
+	// its leader, though etcd knows them alive, before another coordinator is
+	// to try: they may reach that one.
+	lonelyAfter = 20 * time.Second
 	// unfitFor is how long a coordinator that could not lead a partition, which
 	// another leads now, is not given it again.
 	unfitFor = time.Minute
@@ -160,11 +165,12 @@ func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partiti
 }
 
 // attend watches a leadership until it ends or its turn does. Of one whose log
-// does not answer the cluster is told, so that another may try.
+// does not answer, or that its workers do not reach, the cluster is told, so
+// that another may try.
 func (c *Coordinator) attend(turn context.Context, member *cluster.Member, partition int, leader *lead.Leader, ended <-chan error) <-chan error {
 	c.setFit(turn, member, partition, true)
-	fit := true
-	ticker := time.NewTicker(silenceInterval)
+	fit, accompanied := true, time.Now()
+	ticker := time.NewTicker(attendInterval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -174,11 +180,41 @@ func (c *Coordinator) attend(turn context.Context, member *cluster.Member, parti
 			return nil
 		case <-ticker.C:
 		}
-		if silent, err := leader.Silent(turn); err == nil && silent == fit {
-			fit = !silent
+		silent, err := leader.Silent(turn)
+		if err != nil {
+			continue
+		}
+		if !c.lonely(turn, partition, leader) {
+			accompanied = time.Now()
+		}
+		lonely := time.Since(accompanied) >= lonelyAfter
+		if is := !silent && !lonely; is != fit {
+			if fit = is; lonely {
+				c.logger.Warn("most workers of a partition do not reach its leader: another may try", "partition", partition)
+			}
 			c.setFit(turn, member, partition, fit)
 		}
 	}
+}
+
+// lonely reports whether most of a partition's workers are not attached to its
+// leader, while somebody else could lead it.
+func (c *Coordinator) lonely(ctx context.Context, partition int, leader *lead.Leader) bool {
+	now, _ := c.view.now()
+	if !now.others(cluster.Coordinator, c.self()) {
+		return false
+	}
+	attached, err := leader.Attached(ctx)
+	if err != nil {
+		return false
+	}
+	servants, here := now.servants(partition), 0
+	for id := range servants {
+		if attached[string(id)] {
+			here++
+		}
+	}
+	return 2*here < len(servants)
 }
 
 // setFit tells the cluster whether this coordinator can lead a partition.

@@ -123,6 +123,17 @@ func (l *landscape) others(role cluster.Role, than cluster.MemberID) bool {
 	return false
 }
 
+// servants returns the members that shards of a partition are given to.
+func (l *landscape) servants(partition int) map[cluster.MemberID]bool {
+	all := make(map[cluster.MemberID]bool)
+	for shard, owned := range l.shards {
+		if _, here := l.members[owned.by]; here && shard.Partition == partition {
+			all[owned.by] = true
+		}
+	}
+	return all
+}
+
 // follow keeps the view up to date until ctx ends, and calls each with every
 // landscape, before anybody else sees it.
 func (v *view) follow(ctx context.Context, store cluster.Store, each func(*landscape)) error {

@@ -42,6 +42,17 @@ type session struct {
 // message makes a message when its turn to be sent comes, off the loop.
 type message func() *linkv1.AttachResponse
 
+// Attached returns which workers are attached.
+func (l *Leader) Attached(ctx context.Context) (workers map[string]bool, err error) {
+	err = l.call(ctx, func(loop *loop) {
+		workers = make(map[string]bool, len(loop.sessions))
+		for _, s := range loop.sessions {
+			workers[s.worker.ID] = true
+		}
+	})
+	return workers, err
+}
+
 // Attach serves a session until the stream or the leadership ends. hello was
 // received from the stream already. It returns a gRPC status.
 func (l *Leader) Attach(stream Stream, hello *linkv1.Hello) error {

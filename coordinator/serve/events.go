@@ -100,8 +100,11 @@ func (s *Server) receiveStream(ctx context.Context,
 		if err != nil {
 			return err
 		}
-		if request.GetParent() != "" {
-			parent = request.GetParent()
+		switch given := request.GetParent(); {
+		case parent == "":
+			parent = given
+		case given != "" && given != parent:
+			return invalid("parent", "is %q, and the stream is for %s: each tenant needs a stream of its own", given, parent)
 		}
 		p, err := s.publish(ctx, parent, request.GetEvents())
 		if err != nil {

@@ -316,7 +316,7 @@ func TestPublishStreamEndsWithTheFirstError(t *testing.T) {
 	}{
 		"a wrong event":  {&fanfarev1.PublishStreamRequest{Events: []*fanfarev1.Event{{}}}, codes.InvalidArgument, "events[0].type"},
 		"no events":      {&fanfarev1.PublishStreamRequest{}, codes.InvalidArgument, "events"},
-		"another tenant": {&fanfarev1.PublishStreamRequest{Parent: "tenants/nobody", Events: []*fanfarev1.Event{{Type: "a"}}}, codes.NotFound, ""},
+		"another tenant": {&fanfarev1.PublishStreamRequest{Parent: "tenants/nobody", Events: []*fanfarev1.Event{{Type: "a"}}}, codes.InvalidArgument, "parent"},
 		"a wrong tenant": {&fanfarev1.PublishStreamRequest{Parent: "nobody", Events: []*fanfarev1.Event{{Type: "a"}}}, codes.InvalidArgument, "parent"},
 	} {
 		t.Run(name, func(t *testing.T) {

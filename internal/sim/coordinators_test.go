@@ -284,3 +284,26 @@ func TestStoppedAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// A leader that workers cannot reach, though etcd sees everybody alive, lets
+// another one lead.
+func TestLeaderThatWorkersDoNotReach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const events = 50
+		c := sim.New(t, sim.Config{Coordinators: 2, Workers: 3, Partitions: 1})
+		awaitLeads(t, c, c.Coordinators[0])
+		e := c.Endpoint("hook")
+		s := c.Client.Subscribe(e, nil)
+		for _, w := range c.Workers {
+			w.CutFrom(c.Coordinators[0])
+		}
+		c.Client.PublishMany(events, "e", "order.created")
+		awaitLeads(t, c, c.Coordinators[1])
+		c.AwaitSettled(time.Minute)
+		checkDelivered(t, c, e, s, events)
+		for _, w := range c.Workers {
+			w.MendTo(c.Coordinators[0])
+		}
+		c.AwaitOwners()
+	})
+}

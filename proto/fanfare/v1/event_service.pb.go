@@ -342,7 +342,8 @@ func (x *PublishResult) GetDuplicate() bool {
 
 type PublishStreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// tenants/{tenant}. May be left empty after the first request.
+	// tenants/{tenant}. May be left empty after the first request, and cannot
+	// become another: each tenant needs a stream of its own.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// 1 to 1,000 events.
 	Events        []*Event `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
