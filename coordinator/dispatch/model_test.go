@@ -27,10 +27,11 @@ func TestAgainstModel(t *testing.T) {
 			g.play(600)
 			sent.all, sent.oldest, sent.newest = sent.all+g.sent.all, sent.oldest+g.sent.oldest, sent.newest+g.sent.newest
 			sent.ordered, sent.behind = sent.ordered+g.sent.ordered, sent.behind+g.sent.behind
+			sent.kept += g.sent.kept
 		})
 	}
 	if sent.all < 20*seeds || sent.oldest < seeds/2 || sent.newest < seeds/2 ||
-		sent.ordered < 5*seeds || sent.behind < seeds/2 {
+		sent.ordered < 5*seeds || sent.behind < seeds/2 || sent.kept < 2*seeds {
 		t.Errorf("some of it hardly ever happened: %+v", sent)
 	}
 }
@@ -63,7 +64,8 @@ type game struct {
 
 // gameSends counts what was sent: to endpoints without and with an open breaker;
 // and of these in a lane, and behind others of the lane.
-type gameSends struct{ all, oldest, newest, ordered, behind int }
+// kept counts what workers said that they still have.
+type gameSends struct{ all, oldest, newest, ordered, behind, kept int }
 
 type modelDelivery struct {
 	attempts uint32
@@ -173,8 +175,10 @@ func (g *game) step() {
 		g.hasten()
 	case n < 61:
 		g.attach()
-	case n < 70:
+	case n < 68:
 		g.claim()
+	case n < 70:
+		g.keep()
 	case n < 72:
 		g.release()
 	case n < 75:
@@ -473,6 +477,32 @@ func (g *game) claimed(owner *modelSession, number int, epoch int64, inHand []le
 			m.holder, m.bytes, m.sentAs = owner, 0, ledger.NoLane
 		default:
 			m.holder, m.bytes = nil, 0
+		}
+	}
+}
+
+// keep is a worker that says what it still has, whoever owns it by now.
+func (g *game) keep() {
+	s := g.anySession()
+	if s == nil {
+		return
+	}
+	var inHand []ledger.Delivery
+	for range g.chance.IntN(4) {
+		if delivery, ok := g.some(func(ledger.Delivery, *modelDelivery) bool { return true }); ok {
+			inHand = append(inHand, delivery)
+		}
+	}
+	g.say("keep %d %v", s.id, inHand)
+	g.d.Keep(s.id, inHand)
+	if !s.attached {
+		return
+	}
+	for _, delivery := range inHand {
+		m := g.owed[delivery]
+		if m.holder == nil || !m.holder.attached && m.holder.worker == s.worker {
+			m.holder, m.bytes, m.sentAs = s, 0, ledger.NoLane
+			g.sent.kept++
 		}
 	}
 }
