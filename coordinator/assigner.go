@@ -21,6 +21,11 @@ const (
 	// are moved for evenness' sake: one that starts again and again is not
 	// handed anything.
 	levelSettle = 3 * time.Second
+	// leaderSettle is how long at least, and as long as a lease lives, a leader
+	// must have led before shards of its partition are moved for evenness' sake
+	// from a worker that lives: one that has not attached to it yet may have
+	// deliveries in hand of which the leader does not know.
+	leaderSettle = 10 * time.Second
 	// maxHandovers is how many partitions are being handed over at a time.
 	maxHandovers = 2
 	// weighInterval is how often shards are weighed.
@@ -45,7 +50,7 @@ func (c *Coordinator) assign(ctx context.Context, member *cluster.Member) error 
 		return err
 	}
 	defer c.resign(ctx, claim)
-	a := &assigner{coordinator: c, coordinators: make(map[cluster.MemberID]bool), levelFrom: time.Now().Add(levelSettle)}
+	a := &assigner{coordinator: c, coordinators: make(map[cluster.MemberID]bool), led: make(map[int]tenure), levelFrom: time.Now().Add(levelSettle)}
 	return a.run(ctx)
 }
 
@@ -57,7 +62,14 @@ type assigner struct {
 	leads        assign.State              // of partitions
 	coordinators map[cluster.MemberID]bool // those that were there
 	levelFrom    time.Time                 // when partitions may be moved without need
+	led          map[int]tenure            // who leads which partition
 	loads        map[cluster.Shard]int64   // what shards weigh; nil until that is known
+}
+
+// tenure is since when a leader leads.
+type tenure struct {
+	epoch uint64
+	since time.Time
 }
 
 func (a *assigner) run(ctx context.Context) error {
@@ -93,6 +105,8 @@ func (a *assigner) run(ctx context.Context) error {
 // assignShards plans shards once, writes the plan, and says when to look
 // again.
 func (a *assigner) assignShards(ctx context.Context, now *landscape) time.Duration {
+	a.noticeLeaders(now)
+	a.relieveWorkers(ctx, now)
 	workers := now.workers(cluster.Worker)
 	a.plan = assign.Compute(assign.Input{
 		Shards: a.shards(now), Workers: workers, State: a.plan.State, Now: time.Now(),
@@ -101,10 +115,21 @@ func (a *assigner) assignShards(ctx context.Context, now *landscape) time.Durati
 	if a.plan.Held {
 		a.coordinator.logger.Warn("many workers are gone at once: waiting before their shards are assigned")
 	}
-	moved := 0
+	moved, left := 0, 0
 	for _, change := range a.plan.Changes {
 		shard := cluster.Shard{Partition: change.Shard.Partition, Slot: change.Shard.Slot}
-		if a.write(ctx, now, cluster.ShardKey(shard), cluster.MemberID(change.To), now.shards[shard].revision) {
+		to := cluster.MemberID(change.To)
+		if from := cluster.MemberID(change.From); from != "" && !now.draining(from) && !a.settled(shard.Partition) {
+			left++
+			continue
+		}
+		if now.unfit[to][shard.Partition] {
+			if to = now.freest(shard.Partition); change.From != "" || to == "" {
+				left++ // where it is
+				continue
+			}
+		}
+		if a.write(ctx, now, cluster.ShardKey(shard), to, now.shards[shard].revision) {
 			moved++
 		}
 	}
@@ -112,8 +137,10 @@ func (a *assigner) assignShards(ctx context.Context, now *landscape) time.Durati
 		a.coordinator.logger.Info("assigned shards", "changes", moved, "workers", len(workers))
 	}
 	switch {
-	case a.plan.More || moved < len(a.plan.Changes):
+	case a.plan.More || moved+left < len(a.plan.Changes):
 		return assignRound
+	case left > 0:
+		return leaderSettle
 	case !a.plan.Again.IsZero():
 		return min(time.Until(a.plan.Again), weighInterval)
 	default:
@@ -213,6 +240,53 @@ func (a *assigner) relieve(ctx context.Context, now *landscape) {
 				"partition", number, "from", string(p.chosen), "to", string(to))
 		}
 	}
+}
+
+// noticeLeaders takes note of who leads since when.
+func (a *assigner) noticeLeaders(now *landscape) {
+	for number, p := range now.partitions {
+		if epoch := p.ready.Epoch; epoch != a.led[number].epoch {
+			a.led[number] = tenure{epoch, time.Now()}
+		}
+	}
+}
+
+// settled reports whether a partition is led for so long that its leader knows
+// what every worker of it has in hand that has any right to.
+func (a *assigner) settled(partition int) bool {
+	return time.Since(a.led[partition].since) >= max(leaderSettle, a.coordinator.config.Member.TTL)
+}
+
+// relieveWorkers takes shards from owners who do not reach the leader. A round
+// later they are assigned: until then the owner has seen that it lost them, and
+// ended what the next one must not overtake.
+func (a *assigner) relieveWorkers(ctx context.Context, now *landscape) {
+	for shard, owned := range now.shards {
+		if !now.unfit[owned.by][shard.Partition] || now.freest(shard.Partition) == "" {
+			continue
+		}
+		if _, err := a.coordinator.config.Cluster.Delete(ctx, cluster.ShardKey(shard), owned.revision); err != nil && ctx.Err() == nil {
+			a.coordinator.logger.Warn("taking a shard from a worker", "shard", shard, "worker", string(owned.by), "error", err)
+		}
+	}
+}
+
+// freest returns the worker with the fewest shards, of those that reach a
+// partition's leader as far as is known; empty if there is none.
+func (l *landscape) freest(partition int) (found cluster.MemberID) {
+	shards := make(map[cluster.MemberID]int)
+	for _, owned := range l.shards {
+		shards[owned.by]++
+	}
+	for _, id := range l.order {
+		if l.members[id].info.Role != cluster.Worker || l.draining(id) || l.unfit[id][partition] {
+			continue
+		}
+		if found == "" || shards[id] < shards[found] {
+			found = id
+		}
+	}
+	return found
 }
 
 // fittest returns the coordinator that should lead the fewest partitions, of

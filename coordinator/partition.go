@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fanfare-dev/fanfare/coordinator/lead"
@@ -28,12 +29,13 @@ const (
 	// attendInterval is how often a leader is asked whether its log answers and
 	// its workers are attached.
 	attendInterval = 5 * time.Second
-	// lonelyAfter is how long most workers of a partition may have no link to
-	// its leader, though etcd knows them alive, before another coordinator is
-	// to try: they may reach that one.
+	// lonelyAfter is how long a worker may have no link to the leader of its
+	// shards, though etcd knows it alive, before they are given to others; or,
+	// if that goes for most workers, before another coordinator is to lead.
 	lonelyAfter = 20 * time.Second
 	// unfitFor is how long a coordinator that could not lead a partition, which
-	// another leads now, is not given it again.
+	// another leads now, is not given it again; and a worker that did not reach
+	// its leader no shards of it.
 	unfitFor = time.Minute
 )
 
@@ -166,10 +168,16 @@ func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partiti
 
 // attend watches a leadership until it ends or its turn does. Of one whose log
 // does not answer, or that its workers do not reach, the cluster is told, so
-// that another may try.
+// that another may try; and of a worker that alone does not reach it, so that
+// others get its shards.
 func (c *Coordinator) attend(turn context.Context, member *cluster.Member, partition int, leader *lead.Leader, ended <-chan error) <-chan error {
 	c.setFit(turn, member, partition, true)
-	fit, accompanied := true, time.Now()
+	fit, company := true, newCompany()
+	defer func() {
+		for id := range company.accused {
+			c.letGo(turn, cluster.UnfitKey(partition, id), member)
+		}
+	}()
 	ticker := time.NewTicker(attendInterval)
 	defer ticker.Stop()
 	for {
@@ -184,57 +192,116 @@ func (c *Coordinator) attend(turn context.Context, member *cluster.Member, parti
 		if err != nil {
 			continue
 		}
-		if !c.lonely(turn, partition, leader) {
-			accompanied = time.Now()
+		attached, err := leader.Attached(turn)
+		if err != nil {
+			continue
 		}
-		lonely := time.Since(accompanied) >= lonelyAfter
+		now, _ := c.view.now()
+		company.look(now.servants(partition), attached, time.Now())
+		lonely := company.lonely() && now.others(cluster.Coordinator, c.self())
 		if is := !silent && !lonely; is != fit {
 			if fit = is; lonely {
 				c.logger.Warn("most workers of a partition do not reach its leader: another may try", "partition", partition)
 			}
 			c.setFit(turn, member, partition, fit)
 		}
+		if !lonely {
+			c.accuse(turn, member, partition, company)
+		}
 	}
 }
 
-// lonely reports whether most of a partition's workers are not attached to its
-// leader, while somebody else could lead it.
-func (c *Coordinator) lonely(ctx context.Context, partition int, leader *lead.Leader) bool {
+// accuse tells the cluster which workers do not reach the leader, and after a
+// time forgets it.
+func (c *Coordinator) accuse(ctx context.Context, member *cluster.Member, partition int, company *company) {
 	now, _ := c.view.now()
-	if !now.others(cluster.Coordinator, c.self()) {
-		return false
-	}
-	attached, err := leader.Attached(ctx)
-	if err != nil {
-		return false
-	}
-	servants, here := now.servants(partition), 0
-	for id := range servants {
-		if attached[string(id)] {
-			here++
+	for id, since := range company.accused {
+		if time.Since(since) >= unfitFor {
+			delete(company.accused, id)
+			c.letGo(ctx, cluster.UnfitKey(partition, id), member)
 		}
 	}
-	return 2*here < len(servants)
+	if !now.others(cluster.Worker, "") {
+		return
+	}
+	for _, id := range company.absent() {
+		c.logger.Warn("a worker does not reach the leader of a partition: others get its shards of it",
+			"partition", partition, "worker", string(id))
+		company.accused[id] = time.Now()
+		if err := c.putUnfit(ctx, member, partition, id); err != nil && ctx.Err() == nil {
+			c.logger.Warn("telling that a worker does not reach a leader", "partition", partition, "worker", string(id), "error", err)
+		}
+	}
+}
+
+// company is which of the workers that should be attached to a leader are not,
+// and since when. One goroutine.
+type company struct {
+	missing map[cluster.MemberID]time.Time // since when
+	accused map[cluster.MemberID]time.Time // when the cluster was told
+	should  int                            // be attached
+	long    []cluster.MemberID             // missing for lonelyAfter
+}
+
+func newCompany() *company {
+	return &company{missing: make(map[cluster.MemberID]time.Time), accused: make(map[cluster.MemberID]time.Time)}
+}
+
+// look takes note of who should be attached, and who is.
+func (c *company) look(should map[cluster.MemberID]bool, attached map[string]bool, now time.Time) {
+	c.should, c.long = len(should), nil
+	for id := range c.missing {
+		if !should[id] || attached[string(id)] {
+			delete(c.missing, id)
+		}
+	}
+	for id := range should {
+		since, known := c.missing[id]
+		switch {
+		case attached[string(id)]:
+		case !known:
+			c.missing[id] = now
+		case now.Sub(since) >= lonelyAfter:
+			c.long = append(c.long, id)
+		}
+	}
+}
+
+// lonely reports whether most are missing.
+func (c *company) lonely() bool { return 2*len(c.long) > c.should }
+
+// absent returns who is missing, and of whom nobody was told.
+func (c *company) absent() []cluster.MemberID {
+	return slices.DeleteFunc(slices.Clone(c.long), func(id cluster.MemberID) bool {
+		_, told := c.accused[id]
+		return told
+	})
 }
 
 // setFit tells the cluster whether this coordinator can lead a partition.
 func (c *Coordinator) setFit(ctx context.Context, member *cluster.Member, partition int, fit bool) {
-	key := cluster.UnfitKey(partition, member.ID())
 	now, _ := c.view.now()
 	switch unfit := now.unfit[member.ID()][partition]; {
 	case fit && unfit:
-		c.letGo(ctx, key, member)
+		c.letGo(ctx, cluster.UnfitKey(partition, member.ID()), member)
 	case !fit && !unfit:
-		telling, cancel := context.WithTimeout(ctx, resignTimeout)
-		defer cancel()
-		value, err := cluster.EncodeValue(member.ID())
-		if err == nil {
-			_, _, err = c.config.Cluster.Put(telling, key, value, member.Lease(), 0)
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := c.putUnfit(ctx, member, partition, member.ID()); err != nil && ctx.Err() == nil {
 			c.logger.Warn("telling that a partition cannot be led here", "partition", partition, "error", err)
 		}
 	}
+}
+
+// putUnfit tells the cluster, for as long as this member lives, that one cannot
+// do its part for a partition.
+func (c *Coordinator) putUnfit(ctx context.Context, member *cluster.Member, partition int, id cluster.MemberID) error {
+	value, err := cluster.EncodeValue(id)
+	if err != nil {
+		return err
+	}
+	telling, cancel := context.WithTimeout(ctx, resignTimeout)
+	defer cancel()
+	_, _, err = c.config.Cluster.Put(telling, cluster.UnfitKey(partition, id), value, member.Lease(), 0)
+	return err
 }
 
 // retire ends a leadership politely: with nothing taken and not durable, and

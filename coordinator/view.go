@@ -24,7 +24,7 @@ type landscape struct {
 	members    map[cluster.MemberID]member
 	order      []cluster.MemberID // of members, by id
 	drains     map[cluster.MemberID]bool
-	unfit      map[cluster.MemberID]map[int]bool // partitions that a coordinator cannot lead just now
+	unfit      map[cluster.MemberID]map[int]bool // of partitions: whose leader a worker does not reach, or that a coordinator cannot lead
 	partitions map[int]partition
 	shards     map[cluster.Shard]owned
 }

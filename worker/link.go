@@ -302,6 +302,11 @@ func (a *agent) finish() {
 func (a *agent) abandon() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.abandonLocked()
+}
+
+// abandonLocked is abandon with mu held.
+func (a *agent) abandonLocked() {
 	a.launcher.abortOrdered(func(d *delivery, doubt bool) bool {
 		_, owned := a.slots[d.slot]
 		return d.agent == a && (doubt || !owned)
@@ -351,6 +356,7 @@ func (a *agent) welcome(s *session, w *linkv1.Welcome) error {
 	if w.GetEpoch() < a.leader.Epoch {
 		return fmt.Errorf("leader of the old epoch %d answered, not %d", w.GetEpoch(), a.leader.Epoch)
 	}
+	s.welcomed = true
 	s.interval = time.Duration(w.GetOutcomeIntervalMs()) * time.Millisecond
 	s.batch = int(w.GetOutcomeBatch())
 	a.due = time.Now()

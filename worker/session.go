@@ -66,6 +66,7 @@ type session struct {
 
 	// The rest is guarded by the agent's mu.
 
+	welcomed bool                    // the leader has answered
 	outgoing []*linkv1.AttachRequest // in the order in which they must be sent
 	interval time.Duration           // 0: the default
 	batch    int                     // 0: the default

@@ -30,7 +30,7 @@ const (
 	// ShardsPrefix is what every shard's key begins with.
 	ShardsPrefix = "shards/"
 	// UnfitPrefix is what the keys begin with under which coordinators say
-	// which partitions they cannot lead.
+	// which partitions they cannot lead, and which workers do not reach them.
 	UnfitPrefix = "unfit/"
 	// DrainsPrefix is what the keys of members begin with that are to be
 	// given nothing.
@@ -129,7 +129,8 @@ func PartitionChosenKey(partition int) string {
 	return PartitionsPrefix + strconv.Itoa(partition) + chosenSuffix
 }
 
-// UnfitKey is there while a coordinator cannot lead a partition.
+// UnfitKey is there while a coordinator cannot lead a partition, or while a
+// worker does not reach its leader.
 func UnfitKey(partition int, id MemberID) string {
 	return UnfitPrefix + strconv.Itoa(partition) + "/" + string(id)
 }

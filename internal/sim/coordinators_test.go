@@ -307,3 +307,38 @@ func TestLeaderThatWorkersDoNotReach(t *testing.T) {
 		c.AwaitOwners()
 	})
 }
+
+// A worker that alone does not reach a leader has its shards taken over, and is
+// given some again when it does.
+func TestWorkerThatDoesNotReachTheLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const events = 50
+		c := sim.New(t, sim.Config{Coordinators: 1, Workers: 3, Partitions: 1})
+		var subscriptions []*fanfarev1.Subscription
+		var endpoints []*sim.Endpoint
+		for i := range 12 { // over all shards
+			e := c.Endpoint(fmt.Sprint("hook-", i))
+			endpoints, subscriptions = append(endpoints, e), append(subscriptions, c.Client.Subscribe(e, nil))
+		}
+		lonely := c.Workers[1]
+		lonely.CutFrom(c.Coordinators[0])
+		c.Client.PublishMany(events, "e", "order.created")
+		c.AwaitSettled(time.Minute)
+		for i, e := range endpoints {
+			checkDelivered(t, c, e, subscriptions[i], events)
+		}
+		lonely.MendTo(c.Coordinators[0])
+		c.Await("it has shards again", 10*time.Minute, func() bool {
+			described, err := c.Client.Describe()
+			if err != nil {
+				return false
+			}
+			for _, member := range described.GetMembers() {
+				if member.GetId() == string(lonely.ID) {
+					return member.GetShards() > 0
+				}
+			}
+			return false
+		})
+	})
+}

@@ -76,6 +76,8 @@ type Request struct {
 	Body    []byte
 	Status  int   // answered; 0: not (yet)
 	Signed  error // what is wrong with the signature; nil: nothing
+
+	UserAgent string // of whoever sent it: it ends in the worker's id
 }
 
 // Endpoint receives webhooks and remembers them. Safe for concurrent use.
@@ -176,7 +178,7 @@ func (e *Endpoint) receive(r *http.Request, body []byte) (received []int, answer
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	request := Request{
-		EventID: r.Header.Get(signature.HeaderID), Time: time.Now(), Body: body,
+		EventID: r.Header.Get(signature.HeaderID), Time: time.Now(), Body: body, UserAgent: r.UserAgent(),
 		Signed: signature.Verify([]signature.Secret{e.secret}, r.Header, body, time.Now(), 0),
 	}
 	all := []Request{request}

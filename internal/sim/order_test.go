@@ -58,6 +58,14 @@ func checkOrder(t *testing.T, c *sim.Cluster, e *sim.Endpoint, created *fanfarev
 // and whether it ended without having been accepted.
 func checkLane(t *testing.T, name string, ids []string, requests []sim.Request, of func(id string) (place int, failed bool)) {
 	t.Helper()
+	failedBefore := t.Failed()
+	defer func() {
+		for _, r := range requests {
+			if t.Failed() && !failedBefore {
+				t.Logf("%s: %s %s until %s: %d, from %s", name, r.EventID, r.Time.Format("04:05.000"), r.End.Format("04:05.000"), r.Status, r.UserAgent)
+			}
+		}
+	}()
 	accepted, newest := make([]bool, len(ids)), -1
 	for i, r := range requests {
 		place, _ := of(r.EventID)

@@ -294,6 +294,7 @@ func (w *Worker) Start() {
 		defer client.CloseIdle()
 		made, err := worker.New(worker.Config{
 			ID:         w.ID,
+			Version:    string(w.ID), // so that requests tell whose they are
 			LeaseClock: cluster.MonotonicClock(),
 			Store:      l.members,
 			Client:     client,
