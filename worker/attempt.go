@@ -7,7 +7,9 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -49,6 +51,8 @@ type Doer interface {
 // never changes.
 type target struct {
 	url      string
+	location *url.URL // url, read
+	wrong    error    // what is wrong with url; nil if it is right
 	mode     payloadMode
 	schedule []time.Duration
 	timeout  time.Duration
@@ -66,6 +70,7 @@ type target struct {
 func newTarget(e *linkv1.Endpoint) *target {
 	s := e.GetSubscription()
 	t := &target{url: s.GetUrl(), timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext()}
+	t.location, t.wrong = parseURL(t.url)
 	if d := s.GetTimeout().AsDuration(); d > 0 {
 		t.timeout = d
 	}
@@ -90,6 +95,28 @@ func newTarget(e *linkv1.Endpoint) *target {
 	}
 	t.signers, t.err = newSigners(e)
 	return t
+}
+
+// parseURL reads a URL as net/http does.
+func parseURL(text string) (*url.URL, error) {
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodPost, text, nil)
+	if err != nil {
+		return nil, err
+	}
+	return request.URL, nil
+}
+
+// request makes a request without a header.
+func (t *target) request(ctx context.Context, body []byte) (*http.Request, error) {
+	if t.wrong != nil {
+		return nil, t.wrong
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	request.URL, request.Host = t.location, t.location.Host
+	return request, nil
 }
 
 // answer is what one request met.
@@ -127,6 +154,7 @@ type attempter struct {
 	userAgent string
 	jitter    *jitter
 	duration  metric.Float64Histogram
+	classes   sync.Map // :: outcomeClass -> metric.MeasurementOption that says so; a few
 }
 
 // attempt sends one delivery to one endpoint, once, and returns what that did
@@ -137,10 +165,20 @@ func (a *attempter) attempt(ctx context.Context, d *delivery, t *target) (*linkv
 	begin := time.Now()
 	answer := a.send(ctx, d, t, begin)
 	end := time.Now()
-	a.duration.Record(ctx, end.Sub(begin).Seconds(), metric.WithAttributes(
-		attribute.String("outcome", outcomeClass(answer)),
-	))
+	a.record(ctx, answer, end.Sub(begin))
 	return a.judge(d, t, answer, begin, end), answer.verdict()
+}
+
+// record measures an attempt.
+func (a *attempter) record(ctx context.Context, met *answer, took time.Duration) {
+	class := outcomeClass(met)
+	known, ok := a.classes.Load(class)
+	if !ok {
+		known, _ = a.classes.LoadOrStore(class, metric.WithAttributeSet(attribute.NewSet(attribute.String("outcome", class))))
+	}
+	if option, ok := known.(metric.MeasurementOption); ok {
+		a.duration.Record(ctx, took.Seconds(), option)
+	}
 }
 
 func outcomeClass(a *answer) string {
@@ -258,7 +296,7 @@ func (a *attempter) request(ctx context.Context, t *target, header http.Header, 
 		}
 		maps.Copy(all, header)
 	}
-	req, err := http.NewRequestWithContext(egress.WithProfile(ctx, t.shown.profile), http.MethodPost, t.url, bytes.NewReader(body))
+	req, err := t.request(egress.WithProfile(ctx, t.shown.profile), body)
 	if err != nil {
 		return &answer{class: egress.ClassOther, err: fmt.Errorf("making request: %w", err)}, false
 	}

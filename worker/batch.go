@@ -4,15 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"time"
-
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
@@ -83,7 +79,7 @@ func renderElement(m *message, mode payloadMode) ([]byte, error) {
 		body := append([]byte(`{"id":`), appendString(nil, m.event.GetId())...)
 		return append(append(body, ','), p.body[1:]...), nil
 	case modeRaw:
-		if !isJSONType(m.event.GetDataContentType()) || !json.Valid(p.body) {
+		if !m.isJSON() {
 			return nil, errNoBatchData
 		}
 	case modeStructured, modeBinary:
@@ -179,9 +175,7 @@ func (b *batchAttempt) send(ctx context.Context, elements []element) bool {
 	id, body := newBatchPayload(elements, b.target.mode)
 	met := b.attempter.post(ctx, b.target, body, id, begin)
 	end := time.Now()
-	b.attempter.duration.Record(ctx, end.Sub(begin).Seconds(), metric.WithAttributes(
-		attribute.String("outcome", outcomeClass(met)),
-	))
+	b.attempter.record(ctx, met, end.Sub(begin))
 	b.verdict = met.verdict()
 	if met.refusesContent() && len(elements) > 1 {
 		half := len(elements) / 2

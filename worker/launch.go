@@ -13,6 +13,11 @@ import (
 // lease is still certain.
 const doubtInterval = time.Second
 
+// certainFor is how long it is believed that the lease was certain: to ask the
+// clock that it is measured by takes a system call. A request could begin as
+// much too late if the worker were paused between asking and sending.
+const certainFor = time.Millisecond
+
 // launcher starts attempts, as many at a time and in the order that queues
 // says, for all partitions. Safe for concurrent use.
 //
@@ -29,11 +34,13 @@ type launcher struct {
 
 	wake     chan struct{} // capacity 1: a wake-up that is not taken yet is enough
 	attempts sync.WaitGroup
+	starting sync.Mutex // held by who takes what is next; it is locked before all others
 
 	mu      sync.Mutex
 	queues  *queues                          // guarded by mu
 	certain func() bool                      // guarded by mu; whether the lease is
 	doubt   bool                             // guarded by mu; what was queued when the lease came into doubt has gone back
+	asked   time.Time                        // guarded by mu; when certain was asked last; zero: it is to be asked
 	ordered map[*delivery]context.CancelFunc // guarded by mu; requests of lanes, on the wire
 }
 
@@ -79,16 +86,36 @@ func (l *launcher) startAll(ctx context.Context) {
 		if !ok {
 			return
 		}
-		l.attempts.Go(func() { l.attempt(ctx, s) })
+		l.attempts.Go(func() { l.attemptAll(ctx, s) })
+	}
+}
+
+// attemptAll makes an attempt, and then whatever may be started since it has
+// ended: the first of it itself, which spares a goroutine and two switches.
+func (l *launcher) attemptAll(ctx context.Context, s start) {
+	for more := true; more; {
+		l.attempt(ctx, s)
+		if ctx.Err() != nil {
+			return
+		}
+		if s, more = l.next(ctx); more {
+			l.startAll(ctx) // the window may have room for two
+		}
 	}
 }
 
 // next takes the next delivery to send.
 func (l *launcher) next(ctx context.Context) (start, bool) {
+	l.starting.Lock() // nobody starts what is just about to go back
+	defer l.starting.Unlock()
 	l.returnDoubtful(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.queues.next(time.Now().UnixMilli())
+	s, ok := l.queues.next(time.Now().UnixMilli())
+	if ok && s.target.batch != nil {
+		l.poke() // when the next batch is ripe has changed
+	}
+	return s, ok
 }
 
 // ripens returns how long it is until a batch that waits for more is sent as it
@@ -106,6 +133,12 @@ func (l *launcher) ripens() time.Duration {
 // into doubt since it was asked last.
 func (l *launcher) returnDoubtful(ctx context.Context) {
 	l.mu.Lock()
+	now := time.Now()
+	if now.Sub(l.asked) < certainFor && !l.doubt {
+		l.mu.Unlock()
+		return
+	}
+	l.asked = now
 	before := l.doubt
 	l.doubt = !l.certain()
 	if before || !l.doubt {
@@ -154,7 +187,9 @@ func (l *launcher) attempt(ctx context.Context, s start) {
 	l.mu.Unlock()
 	handBack(back)
 	l.ended()
-	l.poke()
+	if s.target.batch != nil {
+		l.poke() // likewise
+	}
 }
 
 // attemptBatch attempts a batch and passes the outcomes on. hold is until when
@@ -223,7 +258,7 @@ func handBack(deliveries []*delivery) {
 func (l *launcher) trust(certain func() bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.certain, l.doubt = certain, false
+	l.certain, l.doubt, l.asked = certain, false, time.Time{}
 }
 
 // put adds or changes an endpoint.

@@ -278,6 +278,8 @@ func (a *agent) begin(cancel context.CancelCauseFunc) *session {
 		LastDurable: a.box.durable,
 		Version:     a.link.version,
 		InHand:      a.hand.ofOthers(a.slots),
+
+		TakesDispatchBatches: true,
 	}}})
 	for _, number := range slices.Sorted(maps.Keys(a.slots)) {
 		a.claim(number)
@@ -403,6 +405,17 @@ func (a *agent) change(delta *linkv1.SubscriptionDelta) {
 	}
 }
 
+// dispatchAll is dispatch for several, in their order.
+func (a *agent) dispatchAll(dispatches ...*linkv1.Dispatch) error {
+	defer a.launcher.poke()
+	for _, d := range dispatches {
+		if err := a.dispatch(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // dispatch queues an event for the subscriptions it goes to. What the worker
 // cannot take goes straight back: subscriptions of slots it has just released,
 // and what is far beyond its credit.
@@ -425,7 +438,6 @@ func (a *agent) dispatch(d *linkv1.Dispatch) error {
 			slot: noSlot, message: m, load: l, size: l.bytes,
 		})
 	}
-	a.launcher.poke()
 	return nil
 }
 

@@ -78,6 +78,7 @@ type payload struct {
 // once per mode, whoever asks first; safe for concurrent use.
 type message struct {
 	event *fanfarev1.Event // with id, source, time and data_content_type filled in
+	json  bool             // its data is known to be JSON
 	err   error            // why event is unusable
 
 	rendered [modeCount]struct {
@@ -105,7 +106,12 @@ func newMessage(d *linkv1.Dispatch) *message {
 	if event.GetTime() == nil {
 		event.Time = timestamppb.New(time.UnixMilli(d.GetPublishTimeUnixMs()))
 	}
-	return &message{event: event}
+	return &message{event: event, json: d.GetJson()}
+}
+
+// isJSON reports whether the data is JSON, by its type and in fact.
+func (m *message) isJSON() bool {
+	return isJSONType(m.event.GetDataContentType()) && (m.json || json.Valid(m.event.GetData()))
 }
 
 // render returns the event in the given mode.
@@ -115,18 +121,19 @@ func (m *message) render(mode payloadMode) (*payload, error) {
 	}
 	r := &m.rendered[mode]
 	r.once.Do(func() {
-		r.payload = renderEvent(m.event, mode)
+		r.payload = m.renderAs(mode)
 		r.payload.trace = traceOf(m.event)
 	})
 	return r.payload, nil
 }
 
-func renderEvent(e *fanfarev1.Event, mode payloadMode) *payload {
+func (m *message) renderAs(mode payloadMode) *payload {
+	e := m.event
 	switch mode {
 	case modeStandard:
-		return &payload{body: appendStandard(nil, e), header: contentType(jsonType)}
+		return &payload{body: m.appendStandard(nil), header: contentType(jsonType)}
 	case modeStructured:
-		return &payload{body: appendStructured(nil, e), header: contentType(cloudEventsJSONType)}
+		return &payload{body: m.appendStructured(nil), header: contentType(cloudEventsJSONType)}
 	case modeBinary:
 		return &payload{body: e.GetData(), header: binaryHeader(e)}
 	case modeRaw:
@@ -140,7 +147,8 @@ func contentType(value string) http.Header {
 }
 
 // appendStandard appends the body of the Standard Webhooks specification.
-func appendStandard(b []byte, e *fanfarev1.Event) []byte {
+func (m *message) appendStandard(b []byte) []byte {
+	e := m.event
 	b = slices.Grow(b, len(e.GetData())+256)
 	b = append(b, `{"type":`...)
 	b = appendString(b, e.GetType())
@@ -150,13 +158,14 @@ func appendStandard(b []byte, e *fanfarev1.Event) []byte {
 	if len(e.GetData()) == 0 {
 		b = append(b, `"data":null`...) // receivers can rely on one of the two members
 	} else {
-		b = appendData(b, e)
+		b = m.appendData(b)
 	}
 	return append(b, '}')
 }
 
 // appendStructured appends an event in the CloudEvents JSON format 1.0.
-func appendStructured(b []byte, e *fanfarev1.Event) []byte {
+func (m *message) appendStructured(b []byte) []byte {
+	e := m.event
 	b = slices.Grow(b, len(e.GetData())+512)
 	b = append(b, `{"specversion":"1.0"`...)
 	for _, a := range attributes(e) {
@@ -169,7 +178,7 @@ func appendStructured(b []byte, e *fanfarev1.Event) []byte {
 	b = appendString(b, e.GetDataContentType())
 	if len(e.GetData()) > 0 {
 		b = append(b, ',')
-		b = appendData(b, e)
+		b = m.appendData(b)
 	}
 	return append(b, '}')
 }
@@ -182,15 +191,15 @@ func appendStructured(b []byte, e *fanfarev1.Event) []byte {
 //   - anything else: "data_base64", a JSON string in padded base64.
 //
 // It is the rule of the CloudEvents JSON format, and serves both modes.
-func appendData(b []byte, e *fanfarev1.Event) []byte {
-	data := e.GetData()
+func (m *message) appendData(b []byte) []byte {
+	data := m.event.GetData()
 	if !utf8.Valid(data) {
 		b = append(b, `"data_base64":"`...)
 		b = base64.StdEncoding.AppendEncode(b, data)
 		return append(b, '"')
 	}
 	b = append(b, `"data":`...)
-	if isJSONType(e.GetDataContentType()) && json.Valid(data) {
+	if m.isJSON() {
 		return append(b, data...)
 	}
 	return appendString(b, string(data))

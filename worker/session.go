@@ -250,7 +250,9 @@ func (a *agent) handle(response *linkv1.AttachResponse) error {
 	case *linkv1.AttachResponse_Delta:
 		a.change(m.Delta)
 	case *linkv1.AttachResponse_Dispatch:
-		return a.dispatch(m.Dispatch)
+		return a.dispatchAll(m.Dispatch)
+	case *linkv1.AttachResponse_Dispatches:
+		return a.dispatchAll(m.Dispatches.GetDispatches()...)
 	case *linkv1.AttachResponse_Durable:
 		return a.durable(m.Durable.GetNumber())
 	case *linkv1.AttachResponse_Welcome:

@@ -101,6 +101,7 @@ func TestHello(t *testing.T) {
 		_, hello := l.accept()
 		want := &linkv1.Hello{
 			Worker: "w1", Incarnation: hello.GetIncarnation(), Partition: 1, CreditCount: 4096, CreditBytes: 1000, Version: "1.2",
+			TakesDispatchBatches: true,
 		}
 		if diff := cmp.Diff(want, hello, protocmp.Transform()); diff != "" || hello.GetIncarnation() == "" {
 			t.Errorf("hello (-want +got):\n%s", diff)

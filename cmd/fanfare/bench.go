@@ -157,9 +157,9 @@ func benchView(r *bench.Report) view {
 				change(r.WithBad.EndToEnd.P99, r.Load.EndToEnd.P99), change(r.WithBad.PerSec, r.Load.PerSec))))
 	}
 	if len(r.Raw) > 0 {
-		rows := table{header: []string{"PLAIN CLIENT", "REQUESTS/S", "FANFARE'S SHARE"}}
+		rows := table{header: []string{"PLAIN CLIENT", "REQUESTS/S", "CPU A REQUEST", "FANFARE'S SHARE"}}
 		for _, raw := range r.Raw {
-			rows.rows = append(rows.rows, []string{raw.Client, fmt.Sprintf("%.0f", raw.PerSec), fmt.Sprintf("%.2f", r.Load.PerSec/raw.PerSec)})
+			rows.rows = append(rows.rows, []string{raw.Client, fmt.Sprintf("%.0f", raw.PerSec), fmt.Sprintf("%.0f µs", raw.CPU), fmt.Sprintf("%.2f", r.Load.PerSec/raw.PerSec)})
 		}
 		all = append(all, rows)
 	}
@@ -185,6 +185,10 @@ func loadView(title string, l bench.Load, r *bench.Report) view {
 	if len(r.Raw) > 0 && r.Raw[0].PerSec > 0 {
 		share = fmt.Sprintf("%.2f of a plain net/http loop", l.PerSec/r.Raw[0].PerSec)
 	}
+	cpuShare := ""
+	if len(r.Raw) > 0 && l.ClusterCPU > 0 {
+		cpuShare = fmt.Sprintf("%.2f of a plain net/http loop's", r.Raw[0].CPU/(l.ClusterCPU+l.BenchCPU))
+	}
 	return titled{title, details{
 		{"Deliveries/s", fmt.Sprintf("%.0f", l.PerSec)},
 		{"Ratio", share},
@@ -192,6 +196,7 @@ func loadView(title string, l bench.Load, r *bench.Report) view {
 		{"Publish to ack", quantiles(l.Ack)},
 		{"Publish to receiver", quantiles(l.EndToEnd)},
 		{"CPU a delivery", fmt.Sprintf("%.0f µs cluster, %.0f µs producer and receivers", l.ClusterCPU, l.BenchCPU)},
+		{"Deliveries for CPU", cpuShare},
 		{"Peak memory", fmt.Sprintf("%s cluster, %s producer and receivers", size(l.ClusterRSS), size(l.BenchRSS))},
 		{"Delivered", fmt.Sprintf("%d of %d: %d lost, %d duplicates", l.Delivered, l.Owed, l.Lost, l.Duplicates)},
 		{"Bad signatures", unlessZero(int64(l.Forged))},

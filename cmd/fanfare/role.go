@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,12 +31,6 @@ func roles() map[string]role {
 	return map[string]role{"dev": new(devConfig), "coordinator": new(coordinatorConfig), "worker": new(workerConfig)}
 }
 
-// gcPercent is how much garbage there may be, in percent of what is alive,
-// before it is collected, unless GOGC says otherwise. It is less than Go's 100:
-// what a coordinator keeps of many subscriptions is alive for days, and what
-// limits their number is memory.
-const gcPercent = 60
-
 // roleCommand completes a command that runs a role.
 func roleCommand(cmd *cobra.Command, r role) *cobra.Command {
 	cmd.Args = noArgs
@@ -49,7 +42,7 @@ func roleCommand(cmd *cobra.Command, r role) *cobra.Command {
 			return err
 		}
 		if os.Getenv("GOGC") == "" {
-			debug.SetGCPercent(gcPercent)
+			tuneGC()
 		}
 		err = r.run(cmd)
 		if _, wrong := errors.AsType[*setting.Error](err); wrong {

@@ -20,7 +20,13 @@ import (
 
 const (
 	// followRows is about how many rows one transaction of the history holds.
-	followRows = 2000
+	followRows = 8000
+	// followBytes is about how many bytes of log it holds.
+	followBytes = 16 << 20
+	// followLinger is how long the follower lets records gather, if it has caught
+	// up and nobody waits for them. A transaction costs the more the smaller it
+	// is, and a delivery that begins and ends in one is written once.
+	followLinger = 250 * time.Millisecond
 	// followRetry is the longest wait before the history is tried again.
 	followRetry = 5 * time.Second
 	// snapshotsKept is how many snapshots the log keeps: it is purged only up
@@ -37,6 +43,7 @@ type follower struct {
 	snapshots []uint64 // sequences of the newest ones, oldest first
 	unsaved   int      // bytes of log since the newest snapshot
 	savedAt   time.Time
+	full      bool                                         // the last batch was: there is more to follow than fits into one
 	floor     uint64                                       // the log begins here, or later
 	stored    map[ledger.Number]*linkv1.StoredSubscription // as the leader has them at the start; nil after that
 	silence   silence                                      // of the snapshots' store
@@ -69,6 +76,9 @@ func (f *follower) follow(ctx context.Context) error {
 		saved, err := f.await(ctx)
 		if err != nil {
 			return err
+		}
+		if saved == nil {
+			saved = f.linger(ctx)
 		}
 		batch, changes, err := f.gather(ctx)
 		if err != nil {
@@ -118,6 +128,25 @@ func (f *follower) await(ctx context.Context) (saved chan<- struct{}, err error)
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// linger lets records gather, unless somebody waits for what there is. It
+// returns what await does.
+func (f *follower) linger(ctx context.Context) (saved chan<- struct{}) {
+	if f.full || f.leader.isShort.Load() || len(f.leader.watch.interested()) > 0 {
+		return nil
+	}
+	timer := time.NewTimer(followLinger)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-f.leader.hurry:
+	case saved := <-f.leader.saving:
+		return saved
+	case <-f.leader.ended:
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 // write writes the history, unless the disk that both are on is needed for
@@ -186,7 +215,9 @@ func (f *follower) begin(ctx context.Context) (err error) {
 func (f *follower) gather(ctx context.Context) (history.Batch, []ledger.DeliveryChange, error) {
 	batch := history.Batch{Partition: f.leader.config.Partition, Prev: f.position, Floor: f.floor}
 	var changes []ledger.DeliveryChange
-	for rows := 0; rows < followRows && f.state.Sequence() < f.leader.recent.committed.get(); {
+	rows, size := 0, 0
+	defer func() { f.full = rows >= followRows || size >= followBytes }()
+	for rows < followRows && size < followBytes && f.state.Sequence() < f.leader.recent.committed.get() {
 		c, err := f.next(ctx)
 		if err != nil {
 			return batch, nil, err
@@ -208,6 +239,7 @@ func (f *follower) gather(ctx context.Context) (history.Batch, []ledger.Delivery
 		}
 		changes = append(changes, result.Deliveries...)
 		rows += len(c.record.GetEvents()) + len(result.Deliveries)
+		size += c.size
 	}
 	return batch, changes, nil
 }

@@ -129,6 +129,7 @@ type Leader struct {
 	ended   chan struct{}       // closed by Run when it no longer leads
 	replays chan struct{}       // capacity 1: a replay has changed
 	saving  chan chan struct{}  // to the follower: save a snapshot now, and close the channel
+	hurry   chan struct{}       // capacity 1; to the follower: somebody waits for what it gathers
 	spaceFlags
 
 	epoch    uint64   // set before ready is closed
@@ -157,6 +158,7 @@ func New(config Config) (*Leader, error) {
 		ended:   make(chan struct{}),
 		replays: make(chan struct{}, 1),
 		saving:  make(chan chan struct{}),
+		hurry:   make(chan struct{}, 1),
 	}, nil
 }
 
@@ -293,7 +295,14 @@ func (l *Leader) Query(ctx context.Context, f func(*ledger.Ledger)) error {
 // Followed waits until the history holds everything that was acknowledged
 // before the call. It fails with ErrInterrupted when the leader ends first.
 func (l *Leader) Followed(ctx context.Context) error {
-	return l.followed.wait(ctx, l.recent.committed.get(), l.ended)
+	sequence := l.recent.committed.get()
+	if l.followed.get() < sequence {
+		select {
+		case l.hurry <- struct{}{}:
+		default:
+		}
+	}
+	return l.followed.wait(ctx, sequence, l.ended)
 }
 
 // position is a sequence that only rises, and can be waited for.

@@ -380,6 +380,7 @@ func (l *loop) sendEvent(sends []dispatch.Send) {
 		Tenant:            event.GetTenant(),
 		Event:             event.GetEvent(),
 		PublishTimeUnixMs: c.record.GetTimeUnixMs(),
+		Json:              event.GetJson(),
 	}
 	for _, s := range sends {
 		if l.dispatch.Holds(s.Session, s.Delivery) {

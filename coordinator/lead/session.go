@@ -15,8 +15,17 @@ import (
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 )
 
-// endpointsPerMessage is how many subscriptions one part of a snapshot has.
-const endpointsPerMessage = 200
+const (
+	// endpointsPerMessage is how many subscriptions one part of a snapshot has.
+	endpointsPerMessage = 200
+	// dispatchBatchBytes is about how many bytes one message of dispatches has
+	// at most, unless it has only one: a few hundred of small events.
+	dispatchBatchBytes = 256 << 10
+	// dispatchOverhead and targetOverhead are what a dispatch takes beside its
+	// event, and what each of its targets does; rather more than less.
+	dispatchOverhead = 128
+	targetOverhead   = 32
+)
 
 // Stream is a session's end of an Attach call.
 type Stream interface {
@@ -37,6 +46,7 @@ type session struct {
 	secrets Opener
 	logger  *slog.Logger
 	outbox  *queue[message]
+	batches bool // the worker takes dispatches in batches
 }
 
 // message makes a message when its turn to be sent comes, off the loop.
@@ -69,6 +79,7 @@ func (l *Leader) Attach(stream Stream, hello *linkv1.Hello) error {
 		secrets: l.config.Secrets,
 		logger:  l.logger,
 		outbox:  newQueue[message](),
+		batches: hello.GetTakesDispatchBatches(),
 	}
 	credit := dispatch.NewCredit(hello.GetCreditCount(), hello.GetCreditBytes())
 	if err := l.call(ctx, func(loop *loop) { loop.attach(s, credit, hello.GetInHand()) }); err != nil {
@@ -136,12 +147,47 @@ func (s *session) send(ctx context.Context, stream Stream) error {
 		if err != nil {
 			return err
 		}
-		for _, m := range batch {
-			if err := stream.Send(m()); err != nil {
-				return err
-			}
+		if err := s.sendAll(stream, batch); err != nil {
+			return err
 		}
 	}
+}
+
+// sendAll sends messages in their order, dispatches that follow each other as
+// one.
+func (s *session) sendAll(stream Stream, messages []message) error {
+	var dispatches []*linkv1.Dispatch
+	size := 0
+	flush := func() error {
+		if len(dispatches) == 0 {
+			return nil
+		}
+		all := &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Dispatches{
+			Dispatches: &linkv1.DispatchBatch{Dispatches: dispatches},
+		}}
+		dispatches, size = nil, 0
+		return stream.Send(all)
+	}
+	for _, m := range messages {
+		response := m()
+		if d := response.GetDispatch(); d != nil && s.batches {
+			more := len(d.GetEvent()) + dispatchOverhead + len(d.GetTargets())*targetOverhead
+			if size+more > dispatchBatchBytes {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+			dispatches, size = append(dispatches, d), size+more
+			continue
+		}
+		if err := flush(); err != nil {
+			return err
+		}
+		if err := stream.Send(response); err != nil {
+			return err
+		}
+	}
+	return flush()
 }
 
 func (s *session) putResponse(r *linkv1.AttachResponse) {

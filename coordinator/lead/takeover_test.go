@@ -507,6 +507,9 @@ func TestMarks(t *testing.T) {
 			check("after publishing", 1)
 			<-time.After(s.config.SnapshotInterval)
 			s.publish(l, "order.c")
+			if err := l.Followed(t.Context()); err != nil {
+				t.Error(err)
+			}
 			check("after a snapshot", 4)
 			s.publish(l, "order.d")
 		})

@@ -149,7 +149,12 @@ func (s *Subscription) add(o owed) bool {
 func (s *Subscription) remove(at Position) bool {
 	i, found := s.search(at)
 	if found {
-		s.owed = slices.Delete(s.owed, i, i+1)
+		if i < len(s.owed)/2 { // most often it is among the oldest of very many
+			copy(s.owed[1:], s.owed[:i])
+			s.owed = s.owed[1:]
+		} else {
+			s.owed = slices.Delete(s.owed, i, i+1)
+		}
 		delete(s.lanes, at)
 	}
 	return found

@@ -228,6 +228,7 @@ func logEvent(tenant ledger.TenantID, given *fanfarev1.Event, now time.Time) (*l
 	return &linkv1.LoggedEvent{
 		Tenant: string(tenant), Id: event.GetId(), Type: event.GetType(),
 		OrderingKey: event.GetOrderingKey(), IdGenerated: generated, Event: data,
+		Json: len(event.GetData()) > 0 && isJSONType(event.GetDataContentType()), // else it was refused
 	}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,8 @@ type Raw struct {
 	Client   string  `json:"client"`
 	PerSec   float64 `json:"requests_per_second"`
 	Requests int64   `json:"requests"`
+	// CPU for each request, in µs, of the client and the receiver together.
+	CPU float64 `json:"cpu_us_per_request"`
 }
 
 // rawLoop is a closed loop of signed POSTs of one body to one receiver: each
@@ -42,6 +45,10 @@ func (l rawLoop) run(ctx context.Context, client string, do post) (Raw, error) {
 	defer cancel()
 	var count atomic.Int64
 	group, limited := errgroup.WithContext(limited)
+	before, err := usageOf(os.Getpid())
+	if err != nil {
+		return Raw{}, err
+	}
 	began := time.Now()
 	for connection := range l.connections {
 		group.Go(func() error {
@@ -63,7 +70,15 @@ func (l rawLoop) run(ctx context.Context, client string, do post) (Raw, error) {
 		return Raw{}, err
 	}
 	took := time.Since(began)
-	return Raw{Client: client, Requests: count.Load(), PerSec: float64(count.Load()) / took.Seconds()}, ctx.Err()
+	after, err := usageOf(os.Getpid())
+	if err != nil {
+		return Raw{}, err
+	}
+	raw := Raw{Client: client, Requests: count.Load(), PerSec: float64(count.Load()) / took.Seconds()}
+	if raw.Requests > 0 {
+		raw.CPU = after.since(before).CPUSeconds * 1e6 / float64(raw.Requests)
+	}
+	return raw, ctx.Err()
 }
 
 // netHTTP measures the standard library's client.

@@ -20,6 +20,10 @@ type Report struct {
 	// Ratio is deliveries a second of Load, over the requests a second of the
 	// raw net/http loop; 0 if none was measured.
 	Ratio float64 `json:"ratio_to_raw_net_http"`
+	// CPURatio is the CPU of a request of the raw net/http loop, over that of a
+	// delivery, everything counted: what Ratio comes to where CPU is what there
+	// is least of. Other work on the machine changes it less.
+	CPURatio float64 `json:"cpu_ratio_to_raw_net_http"`
 }
 
 // Load is what one load came to. Deliveries are those to healthy
@@ -70,5 +74,7 @@ func (p *phase) report(r result) Load {
 
 // mean is the mean of two runs of one client.
 func mean(a, b Raw) Raw {
-	return Raw{Client: a.Client, PerSec: (a.PerSec + b.PerSec) / 2, Requests: a.Requests + b.Requests}
+	return Raw{
+		Client: a.Client, PerSec: (a.PerSec + b.PerSec) / 2, Requests: a.Requests + b.Requests, CPU: (a.CPU + b.CPU) / 2,
+	}
 }

@@ -109,6 +109,9 @@ func (r *run) measure(ctx context.Context) (*Report, error) {
 	if len(report.Raw) > 0 && report.Raw[0].PerSec > 0 {
 		report.Ratio = report.Load.PerSec / report.Raw[0].PerSec
 	}
+	if all := report.Load.ClusterCPU + report.Load.BenchCPU; len(report.Raw) > 0 && report.Load.ClusterCPU > 0 {
+		report.CPURatio = report.Raw[0].CPU / all
+	}
 	return report, nil
 }
 

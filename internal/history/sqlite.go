@@ -93,7 +93,7 @@ func openSQLite(ctx context.Context, path string) (_ *SQLite, err error) {
 	if s.deliveries, err = prepareInsert(ctx, s.writer, insertDelivery); err != nil {
 		return nil, err
 	}
-	if s.attempts, err = prepareInsert(ctx, s.writer, insertAttempt); err != nil {
+	if s.attempts, err = prepareInsert(ctx, s.writer, insertRun); err != nil {
 		return nil, err
 	}
 	if s.counts, err = prepareInsert(ctx, s.writer, insertCounts); err != nil {
@@ -212,7 +212,11 @@ func (s *SQLite) write(ctx context.Context, batch Batch) error {
 	if err := insertAll(ctx, tx, s.deliveries, latest(batch.Deliveries), deliveryValues); err != nil {
 		return err
 	}
-	if err := insertAll(ctx, tx, s.attempts, batch.Attempts, attemptValues); err != nil {
+	runs, err := batch.runs()
+	if err != nil {
+		return err
+	}
+	if err := insertAll(ctx, tx, s.attempts, runs, runValues); err != nil {
 		return err
 	}
 	if err := s.addCounts(ctx, tx, batch.count()); err != nil {
@@ -331,10 +335,7 @@ const (
 		next_attempt_ms = excluded.next_attempt_ms, ended_ms = excluded.ended_ms,
 		last_status = excluded.last_status, last_error_class = excluded.last_error_class`
 
-	insertAttempt = `INSERT OR REPLACE INTO attempts
-		(tenant, partition, sequence, idx, subscription, number, result, start_ms, latency_us,
-		status_code, error_class, error, response_body, worker, next_attempt_ms)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	insertRun = `INSERT INTO attempt_runs (tenant, partition, sequence, first_idx, batch, attempts) VALUES (?, ?, ?, ?, ?, ?)`
 )
 
 // insert writes rows of one table, insertRows at a time while there are that
@@ -373,9 +374,13 @@ func closeAll(statements ...*sql.Stmt) error {
 	return errors.Join(errs...)
 }
 
-// insertAll writes rows in their order. values appends one row's values.
+// insertAll writes rows in their order. values appends one row's values, each of
+// a type that a driver takes: database/sql turns others into these by
+// reflection. When ctx ends the transaction does; the driver would start a
+// goroutine for each statement to see to that.
 func insertAll[R any](ctx context.Context, tx *sql.Tx, into insert, rows []R, values func([]any, *R) ([]any, error)) (err error) {
 	var args []any
+	ctx = context.WithoutCancel(ctx)
 	for len(rows) > 0 {
 		statement, n := into.one, 1
 		if len(rows) >= insertRows {
@@ -401,24 +406,22 @@ func eventValues(args []any, row *EventRow) ([]any, error) {
 		return nil, fmt.Errorf("encoding event %q: %w", row.Event.Id, err)
 	}
 	return append(args, row.Tenant, row.Event.PublishTime.AsTime().UnixMilli(),
-		row.Key.Partition, integer(row.Key.Sequence), row.Key.Index,
+		int64(row.Key.Partition), integer(row.Key.Sequence), int64(row.Key.Index),
 		row.Event.Type, row.Event.Id, traceOf(row.Event), encoded, blob(row.Event.Data)), nil
 }
 
 func deliveryValues(args []any, row *DeliveryRow) ([]any, error) {
 	return append(appendKey(args, row.Tenant, row.Key), row.SubscriptionID, millis(row.Created), int64(row.State),
-		row.Attempts, millis(row.NextAttempt), millis(row.Ended), row.LastStatus, row.LastErrorClass), nil
+		int64(row.Attempts), millis(row.NextAttempt), millis(row.Ended), int64(row.LastStatus), row.LastErrorClass), nil
 }
 
-func attemptValues(args []any, row *AttemptRow) ([]any, error) {
-	a := row.Attempt
-	return append(appendKey(args, row.Tenant, row.Key), a.Number, int64(a.Result), a.StartTime.AsTime().UnixMilli(),
-		a.Latency.AsDuration().Microseconds(), a.StatusCode, a.ErrorClass, a.Error, blob([]byte(a.ResponseBody)),
-		a.Worker, a.NextAttemptTime.AsTime().UnixMilli()), nil
+func runValues(args []any, r *run) ([]any, error) {
+	return append(args, r.tenant, int64(r.event.Partition), integer(r.event.Sequence), int64(r.event.Index),
+		integer(r.sequence), r.attempts), nil
 }
 
 func appendKey(args []any, tenant string, key DeliveryKey) []any {
-	return append(args, tenant, key.Partition, integer(key.Sequence), key.Index, integer(key.Subscription))
+	return append(args, tenant, int64(key.Partition), integer(key.Sequence), int64(key.Index), integer(key.Subscription))
 }
 
 // blob returns data as SQL has it: empty is not NULL.

@@ -89,8 +89,10 @@ func (e *sqliteExpiry) runPartition(ctx context.Context, p sqlitePartition) erro
 	before := func(retention time.Duration) uint64 {
 		return calendar.before(e.now.Add(-retention), sqlitePeriod)
 	}
-	if err := e.remove(ctx, deleteOldAttempts, p.number, "attempts", 0, before(e.retention.Attempts)); err != nil || e.done.Rows >= expireRows {
-		return err
+	for _, one := range []struct{ statement, table string }{{deleteOldAttempts, "attempts"}, {deleteOldRuns, "attempt_runs"}} {
+		if err := e.remove(ctx, one.statement, p.number, one.table, 0, before(e.retention.Attempts)); err != nil || e.done.Rows >= expireRows {
+			return err
+		}
 	}
 	payloads := before(e.retention.Payloads)
 	if err := e.remove(ctx, deleteOldPayloads, p.number, "events", p.payloadFloor, payloads); err != nil || e.done.Rows >= expireRows {
@@ -127,6 +129,9 @@ func (e *sqliteExpiry) forgetPeriods(ctx context.Context, partition int, sequenc
 const (
 	deleteOldAttempts = `DELETE FROM attempts WHERE (tenant, partition, sequence, idx, subscription, number) IN
 		(SELECT tenant, partition, sequence, idx, subscription, number FROM attempts
+		WHERE tenant = $1 AND partition = $2 AND sequence >= $3 AND sequence < $4 LIMIT $5)`
+	deleteOldRuns = `DELETE FROM attempt_runs WHERE (tenant, partition, sequence, first_idx, batch) IN
+		(SELECT tenant, partition, sequence, first_idx, batch FROM attempt_runs
 		WHERE tenant = $1 AND partition = $2 AND sequence >= $3 AND sequence < $4 LIMIT $5)`
 	deleteOldPayloads = `UPDATE events SET data = x'', data_expired = 1 WHERE rowid IN
 		(SELECT rowid FROM events INDEXED BY events_by_key

@@ -30,7 +30,8 @@ const (
 	// balancers drop an idle connection, so that it is this end that closes
 	// it, and no request is sent into a connection that is just going away.
 	DefaultIdleTimeout = 50 * time.Second
-	// DefaultMaxIdle is the number of idle connections kept in all.
+	// DefaultMaxIdle is the number of idle connections kept in all, by each of
+	// the two ways to send: directly, and by net/http.
 	DefaultMaxIdle = 2048
 	// DefaultMaxIdlePerHost is the number of idle connections kept for one
 	// host and port.
@@ -93,6 +94,7 @@ type Client struct {
 	config    Config
 	dial      DialFunc // guarded
 	transport *http.Transport
+	direct    *direct // nil: everything goes by the transport
 	requests  metric.Int64Counter
 	dials     metric.Int64Counter
 	open      metric.Int64UpDownCounter
@@ -105,7 +107,39 @@ func NewClient(cfg Config) *Client {
 	c.dial = cfg.guardedDial()
 	c.measure()
 	c.transport = c.newTransport(nil)
+	if canBeQuiet && cfg.Proxy == nil {
+		c.direct = c.newDirect()
+	}
 	return c
+}
+
+// newDirect returns what sends requests directly, within the same limits.
+func (c *Client) newDirect() *direct {
+	return &direct{
+		dial:        c.connectDirect,
+		headBytes:   c.transport.MaxResponseHeaderBytes,
+		perHost:     c.transport.MaxConnsPerHost,
+		idlePerHost: c.transport.MaxIdleConnsPerHost,
+		idleMost:    c.transport.MaxIdleConns,
+		idleTimeout: c.transport.IdleConnTimeout,
+		hosts:       make(map[origin]*directHost),
+		first:       make(map[string]struct{}),
+	}
+}
+
+// connectDirect makes a connection that speaks HTTP/1.1.
+func (c *Client) connectDirect(ctx context.Context, to origin) (net.Conn, error) {
+	if !to.secure {
+		return c.connect(ctx, "tcp", to.address)
+	}
+	conn, err := c.connectTLS(ctx, "tcp", to.address, c.transport.TLSClientConfig)
+	if err != nil {
+		return nil, err
+	}
+	if secure, ok := conn.(*tls.Conn); ok && secure.ConnectionState().NegotiatedProtocol == "h2" {
+		return nil, errors.Join(errHTTP2, secure.NetConn().Close())
+	}
+	return conn, nil
 }
 
 // measure makes the client's metrics. How often a connection is used again is
@@ -222,6 +256,9 @@ func (c *Client) connectTLS(ctx context.Context, network, address string, config
 	if err := secure.HandshakeContext(limited); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
+	if c.direct != nil {
+		c.direct.learn(address, secure.ConnectionState().NegotiatedProtocol)
+	}
 	return secure, nil
 }
 
@@ -249,15 +286,28 @@ func (c *Client) Do(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	c.requests.Add(req.Context(), 1)
+	profile := profileOf(req.Context())
+	if c.direct != nil && !profile.ownTransport() && c.direct.takes(req) {
+		resp, err := c.direct.roundTrip(req)
+		if !errors.Is(err, errHTTP2) {
+			return resp, err
+		}
+		if req.Body, err = req.GetBody(); err != nil {
+			return nil, err
+		}
+	}
 	// The transport itself and not an http.Client around it, which would
 	// follow redirects and put the URL, with what secrets it has, into every
 	// error.
-	return c.transportOf(profileOf(req.Context())).RoundTrip(req)
+	return c.transportOf(profile).RoundTrip(req)
 }
 
 // CloseIdle closes the connections that no request uses just now.
 func (c *Client) CloseIdle() {
 	c.transport.CloseIdleConnections()
+	if c.direct != nil {
+		c.direct.closeIdle()
+	}
 }
 
 // guardedDial returns the function that makes connections, with the guard in

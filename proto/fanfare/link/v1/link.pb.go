@@ -217,9 +217,11 @@ type Hello struct {
 	Version     string `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
 	// What the worker still has of shards that it no longer owns: on the wire, or
 	// ended with an outcome that is not durable yet.
-	InHand        []*DeliveryRef `protobuf:"bytes,8,rep,name=in_hand,json=inHand,proto3" json:"in_hand,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	InHand []*DeliveryRef `protobuf:"bytes,8,rep,name=in_hand,json=inHand,proto3" json:"in_hand,omitempty"`
+	// The worker knows DispatchBatch. A leader sends none to one that does not.
+	TakesDispatchBatches bool `protobuf:"varint,30,opt,name=takes_dispatch_batches,json=takesDispatchBatches,proto3" json:"takes_dispatch_batches,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -306,6 +308,13 @@ func (x *Hello) GetInHand() []*DeliveryRef {
 		return x.InHand
 	}
 	return nil
+}
+
+func (x *Hello) GetTakesDispatchBatches() bool {
+	if x != nil {
+		return x.TakesDispatchBatches
+	}
+	return false
 }
 
 // Claim says that the worker owns a shard. The higher epoch wins.
@@ -693,6 +702,7 @@ type AttachResponse struct {
 	//	*AttachResponse_Delta
 	//	*AttachResponse_Dispatch
 	//	*AttachResponse_Durable
+	//	*AttachResponse_Dispatches
 	Message       isAttachResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -780,6 +790,15 @@ func (x *AttachResponse) GetDurable() *Durable {
 	return nil
 }
 
+func (x *AttachResponse) GetDispatches() *DispatchBatch {
+	if x != nil {
+		if x, ok := x.Message.(*AttachResponse_Dispatches); ok {
+			return x.Dispatches
+		}
+	}
+	return nil
+}
+
 type isAttachResponse_Message interface {
 	isAttachResponse_Message()
 }
@@ -804,6 +823,10 @@ type AttachResponse_Durable struct {
 	Durable *Durable `protobuf:"bytes,5,opt,name=durable,proto3,oneof"`
 }
 
+type AttachResponse_Dispatches struct {
+	Dispatches *DispatchBatch `protobuf:"bytes,30,opt,name=dispatches,proto3,oneof"`
+}
+
 func (*AttachResponse_Welcome) isAttachResponse_Message() {}
 
 func (*AttachResponse_Snapshot) isAttachResponse_Message() {}
@@ -813,6 +836,8 @@ func (*AttachResponse_Delta) isAttachResponse_Message() {}
 func (*AttachResponse_Dispatch) isAttachResponse_Message() {}
 
 func (*AttachResponse_Durable) isAttachResponse_Message() {}
+
+func (*AttachResponse_Dispatches) isAttachResponse_Message() {}
 
 // Welcome is the leader's first message. The leader sets the pace.
 type Welcome struct {
@@ -1175,8 +1200,10 @@ type Dispatch struct {
 	// When the event became durable.
 	PublishTimeUnixMs int64     `protobuf:"varint,5,opt,name=publish_time_unix_ms,json=publishTimeUnixMs,proto3" json:"publish_time_unix_ms,omitempty"`
 	Targets           []*Target `protobuf:"bytes,6,rep,name=targets,proto3" json:"targets,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// As LoggedEvent.json: who knows it need not look.
+	Json          bool `protobuf:"varint,30,opt,name=json,proto3" json:"json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Dispatch) Reset() {
@@ -1251,6 +1278,59 @@ func (x *Dispatch) GetTargets() []*Target {
 	return nil
 }
 
+func (x *Dispatch) GetJson() bool {
+	if x != nil {
+		return x.Json
+	}
+	return false
+}
+
+// DispatchBatch is several dispatches that follow each other, in one message: a
+// message costs both ends more than what is in it.
+type DispatchBatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dispatches    []*Dispatch            `protobuf:"bytes,1,rep,name=dispatches,proto3" json:"dispatches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DispatchBatch) Reset() {
+	*x = DispatchBatch{}
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DispatchBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DispatchBatch) ProtoMessage() {}
+
+func (x *DispatchBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DispatchBatch.ProtoReflect.Descriptor instead.
+func (*DispatchBatch) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DispatchBatch) GetDispatches() []*Dispatch {
+	if x != nil {
+		return x.Dispatches
+	}
+	return nil
+}
+
 // Target is a subscription an event goes to.
 type Target struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1272,7 +1352,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1364,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1377,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{14}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Target) GetSubscription() uint64 {
@@ -1339,7 +1419,7 @@ type Durable struct {
 
 func (x *Durable) Reset() {
 	*x = Durable{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1431,7 @@ func (x *Durable) String() string {
 func (*Durable) ProtoMessage() {}
 
 func (x *Durable) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1444,7 @@ func (x *Durable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Durable.ProtoReflect.Descriptor instead.
 func (*Durable) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{15}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Durable) GetNumber() uint64 {
@@ -1384,7 +1464,7 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x05claim\x18\x02 \x01(\v2\x16.fanfare.link.v1.ClaimH\x00R\x05claim\x124\n" +
 	"\arelease\x18\x03 \x01(\v2\x18.fanfare.link.v1.ReleaseH\x00R\arelease\x12;\n" +
 	"\boutcomes\x18\x04 \x01(\v2\x1d.fanfare.link.v1.OutcomeBatchH\x00R\boutcomesB\t\n" +
-	"\amessage\"\x99\x02\n" +
+	"\amessage\"\xcf\x02\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x1c\n" +
@@ -1393,7 +1473,8 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\fcredit_bytes\x18\x05 \x01(\x04R\vcreditBytes\x12!\n" +
 	"\flast_durable\x18\x06 \x01(\x04R\vlastDurable\x12\x18\n" +
 	"\aversion\x18\a \x01(\tR\aversion\x125\n" +
-	"\ain_hand\x18\b \x03(\v2\x1c.fanfare.link.v1.DeliveryRefR\x06inHand\"h\n" +
+	"\ain_hand\x18\b \x03(\v2\x1c.fanfare.link.v1.DeliveryRefR\x06inHand\x124\n" +
+	"\x16takes_dispatch_batches\x18\x1e \x01(\bR\x14takesDispatchBatches\"h\n" +
 	"\x05Claim\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x125\n" +
@@ -1430,13 +1511,16 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\tDELIVERED\x10\x01\x12\t\n" +
 	"\x05RETRY\x10\x02\x12\b\n" +
 	"\x04DEAD\x10\x03\x12\f\n" +
-	"\bRETURNED\x10\x04\"\xba\x02\n" +
+	"\bRETURNED\x10\x04\"\xfc\x02\n" +
 	"\x0eAttachResponse\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.fanfare.link.v1.WelcomeH\x00R\awelcome\x12<\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\x1e.fanfare.link.v1.ShardSnapshotH\x00R\bsnapshot\x12:\n" +
 	"\x05delta\x18\x03 \x01(\v2\".fanfare.link.v1.SubscriptionDeltaH\x00R\x05delta\x127\n" +
 	"\bdispatch\x18\x04 \x01(\v2\x19.fanfare.link.v1.DispatchH\x00R\bdispatch\x124\n" +
-	"\adurable\x18\x05 \x01(\v2\x18.fanfare.link.v1.DurableH\x00R\adurableB\t\n" +
+	"\adurable\x18\x05 \x01(\v2\x18.fanfare.link.v1.DurableH\x00R\adurable\x12@\n" +
+	"\n" +
+	"dispatches\x18\x1e \x01(\v2\x1e.fanfare.link.v1.DispatchBatchH\x00R\n" +
+	"dispatchesB\t\n" +
 	"\amessage\"t\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12.\n" +
@@ -1465,14 +1549,19 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x03tls\x18\x03 \x01(\v2\x16.fanfare.v1.TlsOptionsR\x03tls\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe2\x01\n" +
 	"\bDispatch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
 	"\x06tenant\x18\x03 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05event\x18\x04 \x01(\fR\x05event\x12/\n" +
 	"\x14publish_time_unix_ms\x18\x05 \x01(\x03R\x11publishTimeUnixMs\x121\n" +
-	"\atargets\x18\x06 \x03(\v2\x17.fanfare.link.v1.TargetR\atargets\"n\n" +
+	"\atargets\x18\x06 \x03(\v2\x17.fanfare.link.v1.TargetR\atargets\x12\x12\n" +
+	"\x04json\x18\x1e \x01(\bR\x04json\"J\n" +
+	"\rDispatchBatch\x129\n" +
+	"\n" +
+	"dispatches\x18\x01 \x03(\v2\x19.fanfare.link.v1.DispatchR\n" +
+	"dispatches\"n\n" +
 	"\x06Target\x12\"\n" +
 	"\fsubscription\x18\x01 \x01(\x04R\fsubscription\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x12\n" +
@@ -1497,7 +1586,7 @@ func file_fanfare_link_v1_link_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_link_v1_link_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fanfare_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_fanfare_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_fanfare_link_v1_link_proto_goTypes = []any{
 	(Outcome_Kind)(0),         // 0: fanfare.link.v1.Outcome.Kind
 	(*AttachRequest)(nil),     // 1: fanfare.link.v1.AttachRequest
@@ -1514,12 +1603,13 @@ var file_fanfare_link_v1_link_proto_goTypes = []any{
 	(*Endpoint)(nil),          // 12: fanfare.link.v1.Endpoint
 	(*Credentials)(nil),       // 13: fanfare.link.v1.Credentials
 	(*Dispatch)(nil),          // 14: fanfare.link.v1.Dispatch
-	(*Target)(nil),            // 15: fanfare.link.v1.Target
-	(*Durable)(nil),           // 16: fanfare.link.v1.Durable
-	nil,                       // 17: fanfare.link.v1.Credentials.HeadersEntry
-	(*v1.Subscription)(nil),   // 18: fanfare.v1.Subscription
-	(*v1.Authentication)(nil), // 19: fanfare.v1.Authentication
-	(*v1.TlsOptions)(nil),     // 20: fanfare.v1.TlsOptions
+	(*DispatchBatch)(nil),     // 15: fanfare.link.v1.DispatchBatch
+	(*Target)(nil),            // 16: fanfare.link.v1.Target
+	(*Durable)(nil),           // 17: fanfare.link.v1.Durable
+	nil,                       // 18: fanfare.link.v1.Credentials.HeadersEntry
+	(*v1.Subscription)(nil),   // 19: fanfare.v1.Subscription
+	(*v1.Authentication)(nil), // 20: fanfare.v1.Authentication
+	(*v1.TlsOptions)(nil),     // 21: fanfare.v1.TlsOptions
 }
 var file_fanfare_link_v1_link_proto_depIdxs = []int32{
 	2,  // 0: fanfare.link.v1.AttachRequest.hello:type_name -> fanfare.link.v1.Hello
@@ -1534,22 +1624,24 @@ var file_fanfare_link_v1_link_proto_depIdxs = []int32{
 	10, // 9: fanfare.link.v1.AttachResponse.snapshot:type_name -> fanfare.link.v1.ShardSnapshot
 	11, // 10: fanfare.link.v1.AttachResponse.delta:type_name -> fanfare.link.v1.SubscriptionDelta
 	14, // 11: fanfare.link.v1.AttachResponse.dispatch:type_name -> fanfare.link.v1.Dispatch
-	16, // 12: fanfare.link.v1.AttachResponse.durable:type_name -> fanfare.link.v1.Durable
-	12, // 13: fanfare.link.v1.ShardSnapshot.endpoints:type_name -> fanfare.link.v1.Endpoint
-	12, // 14: fanfare.link.v1.SubscriptionDelta.put:type_name -> fanfare.link.v1.Endpoint
-	18, // 15: fanfare.link.v1.Endpoint.subscription:type_name -> fanfare.v1.Subscription
-	13, // 16: fanfare.link.v1.Endpoint.credentials:type_name -> fanfare.link.v1.Credentials
-	17, // 17: fanfare.link.v1.Credentials.headers:type_name -> fanfare.link.v1.Credentials.HeadersEntry
-	19, // 18: fanfare.link.v1.Credentials.authentication:type_name -> fanfare.v1.Authentication
-	20, // 19: fanfare.link.v1.Credentials.tls:type_name -> fanfare.v1.TlsOptions
-	15, // 20: fanfare.link.v1.Dispatch.targets:type_name -> fanfare.link.v1.Target
-	1,  // 21: fanfare.link.v1.LinkService.Attach:input_type -> fanfare.link.v1.AttachRequest
-	8,  // 22: fanfare.link.v1.LinkService.Attach:output_type -> fanfare.link.v1.AttachResponse
-	22, // [22:23] is the sub-list for method output_type
-	21, // [21:22] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	17, // 12: fanfare.link.v1.AttachResponse.durable:type_name -> fanfare.link.v1.Durable
+	15, // 13: fanfare.link.v1.AttachResponse.dispatches:type_name -> fanfare.link.v1.DispatchBatch
+	12, // 14: fanfare.link.v1.ShardSnapshot.endpoints:type_name -> fanfare.link.v1.Endpoint
+	12, // 15: fanfare.link.v1.SubscriptionDelta.put:type_name -> fanfare.link.v1.Endpoint
+	19, // 16: fanfare.link.v1.Endpoint.subscription:type_name -> fanfare.v1.Subscription
+	13, // 17: fanfare.link.v1.Endpoint.credentials:type_name -> fanfare.link.v1.Credentials
+	18, // 18: fanfare.link.v1.Credentials.headers:type_name -> fanfare.link.v1.Credentials.HeadersEntry
+	20, // 19: fanfare.link.v1.Credentials.authentication:type_name -> fanfare.v1.Authentication
+	21, // 20: fanfare.link.v1.Credentials.tls:type_name -> fanfare.v1.TlsOptions
+	16, // 21: fanfare.link.v1.Dispatch.targets:type_name -> fanfare.link.v1.Target
+	14, // 22: fanfare.link.v1.DispatchBatch.dispatches:type_name -> fanfare.link.v1.Dispatch
+	1,  // 23: fanfare.link.v1.LinkService.Attach:input_type -> fanfare.link.v1.AttachRequest
+	8,  // 24: fanfare.link.v1.LinkService.Attach:output_type -> fanfare.link.v1.AttachResponse
+	24, // [24:25] is the sub-list for method output_type
+	23, // [23:24] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_link_v1_link_proto_init() }
@@ -1569,6 +1661,7 @@ func file_fanfare_link_v1_link_proto_init() {
 		(*AttachResponse_Delta)(nil),
 		(*AttachResponse_Dispatch)(nil),
 		(*AttachResponse_Durable)(nil),
+		(*AttachResponse_Dispatches)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1576,7 +1669,7 @@ func file_fanfare_link_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_link_v1_link_proto_rawDesc), len(file_fanfare_link_v1_link_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

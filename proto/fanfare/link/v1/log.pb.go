@@ -1363,7 +1363,10 @@ type LoggedEvent struct {
 	IdGenerated bool `protobuf:"varint,5,opt,name=id_generated,json=idGenerated,proto3" json:"id_generated,omitempty"`
 	// A fanfare.v1.Event in its encoding: made once, when it was published, and
 	// passed on as it is.
-	Event         []byte `protobuf:"bytes,6,opt,name=event,proto3" json:"event,omitempty"`
+	Event []byte `protobuf:"bytes,6,opt,name=event,proto3" json:"event,omitempty"`
+	// The event has data, and that was found to be JSON when it was published. Of
+	// events without this it is not known.
+	Json          bool `protobuf:"varint,30,opt,name=json,proto3" json:"json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1438,6 +1441,13 @@ func (x *LoggedEvent) GetEvent() []byte {
 		return x.Event
 	}
 	return nil
+}
+
+func (x *LoggedEvent) GetJson() bool {
+	if x != nil {
+		return x.Json
+	}
+	return false
 }
 
 // Snapshot is a ledger's whole state after one record.
@@ -2080,14 +2090,15 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"next_index\x18\x03 \x01(\rR\tnextIndex\x12\x1c\n" +
 	"\tsequences\x18\x04 \x03(\x04R\tsequences\x12\x18\n" +
 	"\aindexes\x18\x05 \x03(\rR\aindexes\x12\x14\n" +
-	"\x05lanes\x18\x14 \x03(\rR\x05lanes\"\xa5\x01\n" +
+	"\x05lanes\x18\x14 \x03(\rR\x05lanes\"\xb9\x01\n" +
 	"\vLoggedEvent\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
 	"\x04type\x18\x03 \x01(\tR\x04type\x12!\n" +
 	"\fordering_key\x18\x04 \x01(\tR\vorderingKey\x12!\n" +
 	"\fid_generated\x18\x05 \x01(\bR\vidGenerated\x12\x14\n" +
-	"\x05event\x18\x06 \x01(\fR\x05event\"\xb4\x05\n" +
+	"\x05event\x18\x06 \x01(\fR\x05event\x12\x12\n" +
+	"\x04json\x18\x1e \x01(\bR\x04json\"\xb4\x05\n" +
 	"\bSnapshot\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vrecord_hash\x18\x02 \x01(\fR\n" +
