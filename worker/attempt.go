@@ -56,6 +56,7 @@ type target struct {
 	batch    *batching // nil: each event is sent alone
 	zip      bool      // bodies are compressed
 	trace    bool      // trace context is passed on
+	origin   string    // in whose name the endpoint gave its consent; empty: it was not asked
 	shown    *credentials
 	err      error // why nothing can be sent to it
 }
@@ -65,7 +66,10 @@ type target struct {
 // the error, which fails its attempts.
 func newTarget(e *linkv1.Endpoint) *target {
 	s := e.GetSubscription()
-	t := &target{url: s.GetUrl(), timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext()}
+	t := &target{
+		url: s.GetUrl(), timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext(),
+		origin: s.GetHandshake().GetOrigin(),
+	}
 	if d := s.GetTimeout().AsDuration(); d > 0 {
 		t.timeout = d
 	}
@@ -231,6 +235,9 @@ func (t *target) sign(payload *payload, id string, now time.Time) (http.Header, 
 		payload = payload.compressed()
 	}
 	maps.Copy(header, payload.header)
+	if t.origin != "" {
+		header[requestOrigin] = []string{t.origin}
+	}
 	signer.SetHeaders(header, signature.Message{ID: id, Timestamp: now, Body: payload.body})
 	return header, payload.body, nil
 }

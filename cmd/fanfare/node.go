@@ -61,6 +61,7 @@ type coordinatorPart struct {
 	minFree     uint64
 	maxLog      uint64
 	retention   history.Retention
+	origin      string // in whose name endpoints are asked for their consent
 }
 
 // addCoordinator makes the coordinator, and binds its addresses.
@@ -92,6 +93,7 @@ func (n *node) addCoordinator(p coordinatorPart) error {
 		SecretsFingerprint: p.engines.secrets.Fingerprint(),
 		URLs:               n.egress.policy(),
 		Tester:             worker.NewTester(n.client(), version.String()),
+		WebhookOrigin:      p.origin,
 		Logger:             n.logger,
 		Meter:              n.telemetry.Meter(),
 		GRPC:               onGRPC,

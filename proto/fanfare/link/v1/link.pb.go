@@ -82,7 +82,7 @@ func (x Outcome_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome_Kind.Descriptor instead.
 func (Outcome_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{6, 0}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{7, 0}
 }
 
 type AttachRequest struct {
@@ -93,6 +93,7 @@ type AttachRequest struct {
 	//	*AttachRequest_Claim
 	//	*AttachRequest_Release
 	//	*AttachRequest_Outcomes
+	//	*AttachRequest_Credit
 	Message       isAttachRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -171,6 +172,15 @@ func (x *AttachRequest) GetOutcomes() *OutcomeBatch {
 	return nil
 }
 
+func (x *AttachRequest) GetCredit() *Credit {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_Credit); ok {
+			return x.Credit
+		}
+	}
+	return nil
+}
+
 type isAttachRequest_Message interface {
 	isAttachRequest_Message()
 }
@@ -191,6 +201,10 @@ type AttachRequest_Outcomes struct {
 	Outcomes *OutcomeBatch `protobuf:"bytes,4,opt,name=outcomes,proto3,oneof"`
 }
 
+type AttachRequest_Credit struct {
+	Credit *Credit `protobuf:"bytes,20,opt,name=credit,proto3,oneof"`
+}
+
 func (*AttachRequest_Hello) isAttachRequest_Message() {}
 
 func (*AttachRequest_Claim) isAttachRequest_Message() {}
@@ -198,6 +212,63 @@ func (*AttachRequest_Claim) isAttachRequest_Message() {}
 func (*AttachRequest_Release) isAttachRequest_Message() {}
 
 func (*AttachRequest_Outcomes) isAttachRequest_Message() {}
+
+func (*AttachRequest_Credit) isAttachRequest_Message() {}
+
+// Credit changes what Hello has granted: in total, what the worker has already
+// included. Where that is more, nothing is sent until it is less. Only to a
+// leader whose Welcome said that it takes it.
+type Credit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CreditCount   uint32                 `protobuf:"varint,1,opt,name=credit_count,json=creditCount,proto3" json:"credit_count,omitempty"`
+	CreditBytes   uint64                 `protobuf:"varint,2,opt,name=credit_bytes,json=creditBytes,proto3" json:"credit_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credit) Reset() {
+	*x = Credit{}
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credit) ProtoMessage() {}
+
+func (x *Credit) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credit.ProtoReflect.Descriptor instead.
+func (*Credit) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Credit) GetCreditCount() uint32 {
+	if x != nil {
+		return x.CreditCount
+	}
+	return 0
+}
+
+func (x *Credit) GetCreditBytes() uint64 {
+	if x != nil {
+		return x.CreditBytes
+	}
+	return 0
+}
 
 // Hello begins a session. First message of the worker, and only once.
 type Hello struct {
@@ -224,7 +295,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[1]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -236,7 +307,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[1]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -249,7 +320,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{1}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Hello) GetWorker() string {
@@ -324,7 +395,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[2]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +407,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[2]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +420,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Claim) GetSlot() int32 {
@@ -385,7 +456,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[3]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +468,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[3]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +481,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{3}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Release) GetSlot() int32 {
@@ -432,7 +503,7 @@ type DeliveryRef struct {
 
 func (x *DeliveryRef) Reset() {
 	*x = DeliveryRef{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[4]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +515,7 @@ func (x *DeliveryRef) String() string {
 func (*DeliveryRef) ProtoMessage() {}
 
 func (x *DeliveryRef) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[4]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +528,7 @@ func (x *DeliveryRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliveryRef.ProtoReflect.Descriptor instead.
 func (*DeliveryRef) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{4}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DeliveryRef) GetSubscription() uint64 {
@@ -494,7 +565,7 @@ type OutcomeBatch struct {
 
 func (x *OutcomeBatch) Reset() {
 	*x = OutcomeBatch{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[5]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +577,7 @@ func (x *OutcomeBatch) String() string {
 func (*OutcomeBatch) ProtoMessage() {}
 
 func (x *OutcomeBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[5]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +590,7 @@ func (x *OutcomeBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeBatch.ProtoReflect.Descriptor instead.
 func (*OutcomeBatch) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *OutcomeBatch) GetNumber() uint64 {
@@ -565,7 +636,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[6]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +648,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[6]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +661,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{6}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Outcome) GetKind() Outcome_Kind {
@@ -700,7 +771,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[7]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +783,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[7]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +796,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{7}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -823,13 +894,15 @@ type Welcome struct {
 	// comes first.
 	OutcomeIntervalMs uint32 `protobuf:"varint,2,opt,name=outcome_interval_ms,json=outcomeIntervalMs,proto3" json:"outcome_interval_ms,omitempty"`
 	OutcomeBatch      uint32 `protobuf:"varint,3,opt,name=outcome_batch,json=outcomeBatch,proto3" json:"outcome_batch,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The leader understands Credit.
+	TakesCredit   bool `protobuf:"varint,20,opt,name=takes_credit,json=takesCredit,proto3" json:"takes_credit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[8]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +914,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[8]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +927,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Welcome) GetEpoch() uint64 {
@@ -878,6 +951,13 @@ func (x *Welcome) GetOutcomeBatch() uint32 {
 	return 0
 }
 
+func (x *Welcome) GetTakesCredit() bool {
+	if x != nil {
+		return x.TakesCredit
+	}
+	return false
+}
+
 // ShardSnapshot is all subscriptions of a shard, in answer to a Claim. It may
 // come in parts; the last has `complete`.
 type ShardSnapshot struct {
@@ -892,7 +972,7 @@ type ShardSnapshot struct {
 
 func (x *ShardSnapshot) Reset() {
 	*x = ShardSnapshot{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[9]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +984,7 @@ func (x *ShardSnapshot) String() string {
 func (*ShardSnapshot) ProtoMessage() {}
 
 func (x *ShardSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[9]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +997,7 @@ func (x *ShardSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardSnapshot.ProtoReflect.Descriptor instead.
 func (*ShardSnapshot) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{9}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ShardSnapshot) GetSlot() int32 {
@@ -963,7 +1043,7 @@ type SubscriptionDelta struct {
 
 func (x *SubscriptionDelta) Reset() {
 	*x = SubscriptionDelta{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[10]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1055,7 @@ func (x *SubscriptionDelta) String() string {
 func (*SubscriptionDelta) ProtoMessage() {}
 
 func (x *SubscriptionDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[10]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1068,7 @@ func (x *SubscriptionDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionDelta.ProtoReflect.Descriptor instead.
 func (*SubscriptionDelta) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{10}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SubscriptionDelta) GetSlot() int32 {
@@ -1032,7 +1112,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[11]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1124,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[11]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1137,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{11}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Endpoint) GetNumber() uint64 {
@@ -1114,7 +1194,7 @@ type Credentials struct {
 
 func (x *Credentials) Reset() {
 	*x = Credentials{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1206,7 @@ func (x *Credentials) String() string {
 func (*Credentials) ProtoMessage() {}
 
 func (x *Credentials) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1219,7 @@ func (x *Credentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credentials.ProtoReflect.Descriptor instead.
 func (*Credentials) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{12}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Credentials) GetHeaders() map[string]string {
@@ -1181,7 +1261,7 @@ type Dispatch struct {
 
 func (x *Dispatch) Reset() {
 	*x = Dispatch{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[13]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1273,7 @@ func (x *Dispatch) String() string {
 func (*Dispatch) ProtoMessage() {}
 
 func (x *Dispatch) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[13]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1286,7 @@ func (x *Dispatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dispatch.ProtoReflect.Descriptor instead.
 func (*Dispatch) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{13}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Dispatch) GetSequence() uint64 {
@@ -1272,7 +1352,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1364,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1377,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{14}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Target) GetSubscription() uint64 {
@@ -1339,7 +1419,7 @@ type Durable struct {
 
 func (x *Durable) Reset() {
 	*x = Durable{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1431,7 @@ func (x *Durable) String() string {
 func (*Durable) ProtoMessage() {}
 
 func (x *Durable) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1444,7 @@ func (x *Durable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Durable.ProtoReflect.Descriptor instead.
 func (*Durable) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{15}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Durable) GetNumber() uint64 {
@@ -1378,13 +1458,17 @@ var File_fanfare_link_v1_link_proto protoreflect.FileDescriptor
 
 const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\n" +
-	"\x1afanfare/link/v1/link.proto\x12\x0ffanfare.link.v1\x1a%fanfare/v1/subscription_service.proto\"\xed\x01\n" +
+	"\x1afanfare/link/v1/link.proto\x12\x0ffanfare.link.v1\x1a%fanfare/v1/subscription_service.proto\"\xa0\x02\n" +
 	"\rAttachRequest\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.fanfare.link.v1.HelloH\x00R\x05hello\x12.\n" +
 	"\x05claim\x18\x02 \x01(\v2\x16.fanfare.link.v1.ClaimH\x00R\x05claim\x124\n" +
 	"\arelease\x18\x03 \x01(\v2\x18.fanfare.link.v1.ReleaseH\x00R\arelease\x12;\n" +
-	"\boutcomes\x18\x04 \x01(\v2\x1d.fanfare.link.v1.OutcomeBatchH\x00R\boutcomesB\t\n" +
-	"\amessage\"\x99\x02\n" +
+	"\boutcomes\x18\x04 \x01(\v2\x1d.fanfare.link.v1.OutcomeBatchH\x00R\boutcomes\x121\n" +
+	"\x06credit\x18\x14 \x01(\v2\x17.fanfare.link.v1.CreditH\x00R\x06creditB\t\n" +
+	"\amessage\"N\n" +
+	"\x06Credit\x12!\n" +
+	"\fcredit_count\x18\x01 \x01(\rR\vcreditCount\x12!\n" +
+	"\fcredit_bytes\x18\x02 \x01(\x04R\vcreditBytes\"\x99\x02\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x1c\n" +
@@ -1437,11 +1521,12 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x05delta\x18\x03 \x01(\v2\".fanfare.link.v1.SubscriptionDeltaH\x00R\x05delta\x127\n" +
 	"\bdispatch\x18\x04 \x01(\v2\x19.fanfare.link.v1.DispatchH\x00R\bdispatch\x124\n" +
 	"\adurable\x18\x05 \x01(\v2\x18.fanfare.link.v1.DurableH\x00R\adurableB\t\n" +
-	"\amessage\"t\n" +
+	"\amessage\"\x97\x01\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12.\n" +
 	"\x13outcome_interval_ms\x18\x02 \x01(\rR\x11outcomeIntervalMs\x12#\n" +
-	"\routcome_batch\x18\x03 \x01(\rR\foutcomeBatch\"\x8e\x01\n" +
+	"\routcome_batch\x18\x03 \x01(\rR\foutcomeBatch\x12!\n" +
+	"\ftakes_credit\x18\x14 \x01(\bR\vtakesCredit\"\x8e\x01\n" +
 	"\rShardSnapshot\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x127\n" +
@@ -1497,59 +1582,61 @@ func file_fanfare_link_v1_link_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_link_v1_link_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fanfare_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_fanfare_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_fanfare_link_v1_link_proto_goTypes = []any{
 	(Outcome_Kind)(0),         // 0: fanfare.link.v1.Outcome.Kind
 	(*AttachRequest)(nil),     // 1: fanfare.link.v1.AttachRequest
-	(*Hello)(nil),             // 2: fanfare.link.v1.Hello
-	(*Claim)(nil),             // 3: fanfare.link.v1.Claim
-	(*Release)(nil),           // 4: fanfare.link.v1.Release
-	(*DeliveryRef)(nil),       // 5: fanfare.link.v1.DeliveryRef
-	(*OutcomeBatch)(nil),      // 6: fanfare.link.v1.OutcomeBatch
-	(*Outcome)(nil),           // 7: fanfare.link.v1.Outcome
-	(*AttachResponse)(nil),    // 8: fanfare.link.v1.AttachResponse
-	(*Welcome)(nil),           // 9: fanfare.link.v1.Welcome
-	(*ShardSnapshot)(nil),     // 10: fanfare.link.v1.ShardSnapshot
-	(*SubscriptionDelta)(nil), // 11: fanfare.link.v1.SubscriptionDelta
-	(*Endpoint)(nil),          // 12: fanfare.link.v1.Endpoint
-	(*Credentials)(nil),       // 13: fanfare.link.v1.Credentials
-	(*Dispatch)(nil),          // 14: fanfare.link.v1.Dispatch
-	(*Target)(nil),            // 15: fanfare.link.v1.Target
-	(*Durable)(nil),           // 16: fanfare.link.v1.Durable
-	nil,                       // 17: fanfare.link.v1.Credentials.HeadersEntry
-	(*v1.Subscription)(nil),   // 18: fanfare.v1.Subscription
-	(*v1.Authentication)(nil), // 19: fanfare.v1.Authentication
-	(*v1.TlsOptions)(nil),     // 20: fanfare.v1.TlsOptions
+	(*Credit)(nil),            // 2: fanfare.link.v1.Credit
+	(*Hello)(nil),             // 3: fanfare.link.v1.Hello
+	(*Claim)(nil),             // 4: fanfare.link.v1.Claim
+	(*Release)(nil),           // 5: fanfare.link.v1.Release
+	(*DeliveryRef)(nil),       // 6: fanfare.link.v1.DeliveryRef
+	(*OutcomeBatch)(nil),      // 7: fanfare.link.v1.OutcomeBatch
+	(*Outcome)(nil),           // 8: fanfare.link.v1.Outcome
+	(*AttachResponse)(nil),    // 9: fanfare.link.v1.AttachResponse
+	(*Welcome)(nil),           // 10: fanfare.link.v1.Welcome
+	(*ShardSnapshot)(nil),     // 11: fanfare.link.v1.ShardSnapshot
+	(*SubscriptionDelta)(nil), // 12: fanfare.link.v1.SubscriptionDelta
+	(*Endpoint)(nil),          // 13: fanfare.link.v1.Endpoint
+	(*Credentials)(nil),       // 14: fanfare.link.v1.Credentials
+	(*Dispatch)(nil),          // 15: fanfare.link.v1.Dispatch
+	(*Target)(nil),            // 16: fanfare.link.v1.Target
+	(*Durable)(nil),           // 17: fanfare.link.v1.Durable
+	nil,                       // 18: fanfare.link.v1.Credentials.HeadersEntry
+	(*v1.Subscription)(nil),   // 19: fanfare.v1.Subscription
+	(*v1.Authentication)(nil), // 20: fanfare.v1.Authentication
+	(*v1.TlsOptions)(nil),     // 21: fanfare.v1.TlsOptions
 }
 var file_fanfare_link_v1_link_proto_depIdxs = []int32{
-	2,  // 0: fanfare.link.v1.AttachRequest.hello:type_name -> fanfare.link.v1.Hello
-	3,  // 1: fanfare.link.v1.AttachRequest.claim:type_name -> fanfare.link.v1.Claim
-	4,  // 2: fanfare.link.v1.AttachRequest.release:type_name -> fanfare.link.v1.Release
-	6,  // 3: fanfare.link.v1.AttachRequest.outcomes:type_name -> fanfare.link.v1.OutcomeBatch
-	5,  // 4: fanfare.link.v1.Hello.in_hand:type_name -> fanfare.link.v1.DeliveryRef
-	5,  // 5: fanfare.link.v1.Claim.in_hand:type_name -> fanfare.link.v1.DeliveryRef
-	7,  // 6: fanfare.link.v1.OutcomeBatch.outcomes:type_name -> fanfare.link.v1.Outcome
-	0,  // 7: fanfare.link.v1.Outcome.kind:type_name -> fanfare.link.v1.Outcome.Kind
-	9,  // 8: fanfare.link.v1.AttachResponse.welcome:type_name -> fanfare.link.v1.Welcome
-	10, // 9: fanfare.link.v1.AttachResponse.snapshot:type_name -> fanfare.link.v1.ShardSnapshot
-	11, // 10: fanfare.link.v1.AttachResponse.delta:type_name -> fanfare.link.v1.SubscriptionDelta
-	14, // 11: fanfare.link.v1.AttachResponse.dispatch:type_name -> fanfare.link.v1.Dispatch
-	16, // 12: fanfare.link.v1.AttachResponse.durable:type_name -> fanfare.link.v1.Durable
-	12, // 13: fanfare.link.v1.ShardSnapshot.endpoints:type_name -> fanfare.link.v1.Endpoint
-	12, // 14: fanfare.link.v1.SubscriptionDelta.put:type_name -> fanfare.link.v1.Endpoint
-	18, // 15: fanfare.link.v1.Endpoint.subscription:type_name -> fanfare.v1.Subscription
-	13, // 16: fanfare.link.v1.Endpoint.credentials:type_name -> fanfare.link.v1.Credentials
-	17, // 17: fanfare.link.v1.Credentials.headers:type_name -> fanfare.link.v1.Credentials.HeadersEntry
-	19, // 18: fanfare.link.v1.Credentials.authentication:type_name -> fanfare.v1.Authentication
-	20, // 19: fanfare.link.v1.Credentials.tls:type_name -> fanfare.v1.TlsOptions
-	15, // 20: fanfare.link.v1.Dispatch.targets:type_name -> fanfare.link.v1.Target
-	1,  // 21: fanfare.link.v1.LinkService.Attach:input_type -> fanfare.link.v1.AttachRequest
-	8,  // 22: fanfare.link.v1.LinkService.Attach:output_type -> fanfare.link.v1.AttachResponse
-	22, // [22:23] is the sub-list for method output_type
-	21, // [21:22] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	3,  // 0: fanfare.link.v1.AttachRequest.hello:type_name -> fanfare.link.v1.Hello
+	4,  // 1: fanfare.link.v1.AttachRequest.claim:type_name -> fanfare.link.v1.Claim
+	5,  // 2: fanfare.link.v1.AttachRequest.release:type_name -> fanfare.link.v1.Release
+	7,  // 3: fanfare.link.v1.AttachRequest.outcomes:type_name -> fanfare.link.v1.OutcomeBatch
+	2,  // 4: fanfare.link.v1.AttachRequest.credit:type_name -> fanfare.link.v1.Credit
+	6,  // 5: fanfare.link.v1.Hello.in_hand:type_name -> fanfare.link.v1.DeliveryRef
+	6,  // 6: fanfare.link.v1.Claim.in_hand:type_name -> fanfare.link.v1.DeliveryRef
+	8,  // 7: fanfare.link.v1.OutcomeBatch.outcomes:type_name -> fanfare.link.v1.Outcome
+	0,  // 8: fanfare.link.v1.Outcome.kind:type_name -> fanfare.link.v1.Outcome.Kind
+	10, // 9: fanfare.link.v1.AttachResponse.welcome:type_name -> fanfare.link.v1.Welcome
+	11, // 10: fanfare.link.v1.AttachResponse.snapshot:type_name -> fanfare.link.v1.ShardSnapshot
+	12, // 11: fanfare.link.v1.AttachResponse.delta:type_name -> fanfare.link.v1.SubscriptionDelta
+	15, // 12: fanfare.link.v1.AttachResponse.dispatch:type_name -> fanfare.link.v1.Dispatch
+	17, // 13: fanfare.link.v1.AttachResponse.durable:type_name -> fanfare.link.v1.Durable
+	13, // 14: fanfare.link.v1.ShardSnapshot.endpoints:type_name -> fanfare.link.v1.Endpoint
+	13, // 15: fanfare.link.v1.SubscriptionDelta.put:type_name -> fanfare.link.v1.Endpoint
+	19, // 16: fanfare.link.v1.Endpoint.subscription:type_name -> fanfare.v1.Subscription
+	14, // 17: fanfare.link.v1.Endpoint.credentials:type_name -> fanfare.link.v1.Credentials
+	18, // 18: fanfare.link.v1.Credentials.headers:type_name -> fanfare.link.v1.Credentials.HeadersEntry
+	20, // 19: fanfare.link.v1.Credentials.authentication:type_name -> fanfare.v1.Authentication
+	21, // 20: fanfare.link.v1.Credentials.tls:type_name -> fanfare.v1.TlsOptions
+	16, // 21: fanfare.link.v1.Dispatch.targets:type_name -> fanfare.link.v1.Target
+	1,  // 22: fanfare.link.v1.LinkService.Attach:input_type -> fanfare.link.v1.AttachRequest
+	9,  // 23: fanfare.link.v1.LinkService.Attach:output_type -> fanfare.link.v1.AttachResponse
+	23, // [23:24] is the sub-list for method output_type
+	22, // [22:23] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_link_v1_link_proto_init() }
@@ -1562,8 +1649,9 @@ func file_fanfare_link_v1_link_proto_init() {
 		(*AttachRequest_Claim)(nil),
 		(*AttachRequest_Release)(nil),
 		(*AttachRequest_Outcomes)(nil),
+		(*AttachRequest_Credit)(nil),
 	}
-	file_fanfare_link_v1_link_proto_msgTypes[7].OneofWrappers = []any{
+	file_fanfare_link_v1_link_proto_msgTypes[8].OneofWrappers = []any{
 		(*AttachResponse_Welcome)(nil),
 		(*AttachResponse_Snapshot)(nil),
 		(*AttachResponse_Delta)(nil),
@@ -1576,7 +1664,7 @@ func file_fanfare_link_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_link_v1_link_proto_rawDesc), len(file_fanfare_link_v1_link_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
