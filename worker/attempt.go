@@ -49,6 +49,7 @@ type Doer interface {
 // never changes.
 type target struct {
 	url      string
+	host     string // host:port of the url
 	mode     payloadMode
 	schedule []time.Duration
 	timeout  time.Duration
@@ -67,7 +68,7 @@ type target struct {
 func newTarget(e *linkv1.Endpoint) *target {
 	s := e.GetSubscription()
 	t := &target{
-		url: s.GetUrl(), timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext(),
+		url: s.GetUrl(), host: hostOf(s.GetUrl()), timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext(),
 		origin: s.GetHandshake().GetOrigin(),
 	}
 	if d := s.GetTimeout().AsDuration(); d > 0 {
