@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/fanfare-dev/fanfare/coordinator/dispatch"
+	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
@@ -34,6 +36,32 @@ func TestPaceOf(t *testing.T) {
 		}
 		if got := paceOf(s); got != tt.want {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestSameRequest(t *testing.T) {
+	change := func(subscription ledger.Number, worker string, start int64, latency uint64) ledger.DeliveryChange {
+		return ledger.DeliveryChange{
+			Delivery: ledger.Delivery{Subscription: subscription}, Worker: worker,
+			Outcome: &linkv1.Outcome{StartTimeUnixMs: start, LatencyUs: latency},
+		}
+	}
+	one := change(1, "w", 1000, 250)
+	for _, tt := range []struct {
+		name  string
+		other ledger.DeliveryChange
+		want  bool
+	}{
+		{"alike", change(1, "w", 1000, 250), true},
+		{"of another subscription", change(2, "w", 1000, 250), false},
+		{"of another worker", change(1, "v", 1000, 250), false},
+		{"later", change(1, "w", 1001, 250), false},
+		{"longer", change(1, "w", 1000, 251), false},
+		{"no attempt", ledger.DeliveryChange{Delivery: one.Delivery, Worker: "w"}, false},
+	} {
+		if got := sameRequest(tt.other, one); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
 		}
 	}
 }
