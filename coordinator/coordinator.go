@@ -60,6 +60,7 @@ type Config struct {
 	SecretsFingerprint string
 	URLs               serve.URLPolicy
 	Tester             serve.Tester // nil: no endpoint is tested or verified
+	WebhookOrigin      string       // who asks endpoints for their consent; "": serve.DefaultOrigin
 	Logger             *slog.Logger
 	Meter              metric.Meter // nil: nothing is measured
 
@@ -160,7 +161,7 @@ func New(config Config) *Coordinator {
 	})
 	c.api = serve.New(serve.Config{
 		Directory: c, History: config.History, URLs: config.URLs, Tester: config.Tester, Secrets: config.Secrets, Logger: config.Logger,
-		Route: c.router.Unary,
+		Origin: config.WebhookOrigin, Route: c.router.Unary,
 	})
 	return c
 }

@@ -53,6 +53,7 @@ type target struct {
 	url      string
 	location *url.URL // url, read
 	wrong    error    // what is wrong with url; nil if it is right
+	host     string   // host:port of the url
 	mode     payloadMode
 	schedule []time.Duration
 	timeout  time.Duration
@@ -60,6 +61,7 @@ type target struct {
 	batch    *batching // nil: each event is sent alone
 	zip      bool      // bodies are compressed
 	trace    bool      // trace context is passed on
+	origin   string    // in whose name the endpoint gave its consent; empty: it was not asked
 	shown    *credentials
 	err      error // why nothing can be sent to it
 }
@@ -69,7 +71,10 @@ type target struct {
 // the error, which fails its attempts.
 func newTarget(e *linkv1.Endpoint) *target {
 	s := e.GetSubscription()
-	t := &target{url: s.GetUrl(), timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext()}
+	t := &target{
+		url: s.GetUrl(), host: hostOf(s.GetUrl()), timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext(),
+		origin: s.GetHandshake().GetOrigin(),
+	}
 	t.location, t.wrong = parseURL(t.url)
 	if d := s.GetTimeout().AsDuration(); d > 0 {
 		t.timeout = d
@@ -269,6 +274,9 @@ func (t *target) sign(payload *payload, id string, now time.Time) (http.Header, 
 		payload = payload.compressed()
 	}
 	maps.Copy(header, payload.header)
+	if t.origin != "" {
+		header[requestOrigin] = []string{t.origin}
+	}
 	signer.SetHeaders(header, signature.Message{ID: id, Timestamp: now, Body: payload.body})
 	return header, payload.body, nil
 }

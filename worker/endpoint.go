@@ -3,6 +3,7 @@ package worker
 import (
 	"container/list"
 	"math"
+	"net/netip"
 	"slices"
 )
 
@@ -65,9 +66,17 @@ type endpointID struct {
 //     others, new or failing, together hold at most half of the slots. So even
 //     a thousand endpoints that hang leave half to those that work.
 //   - Who holds least is served first, and among equals who has waited longest.
+//
+// What endpoints share beside slots are sites, hosts and addresses, which get a
+// part of the slots each: see site.
 type queues struct {
 	limit     int // slots
 	endpoints map[endpointID]*endpoint
+	hosts     map[string]*host       // by host:port; those that endpoints are at
+	addresses map[netip.Prefix]*site // those that hosts are at, as far as is known
+
+	perHost, perAddress int // slots at the most
+
 	proven    class
 	trial     class
 	ripening  map[*endpoint]int64 // :: endpoint with a batch that waits for more -> until when, in unix ms
@@ -84,6 +93,7 @@ type queues struct {
 type endpoint struct {
 	id       endpointID
 	target   *target // nil once removed: nothing more is started
+	host     *host   // nil: it shares none
 	queue    []*delivery
 	inFlight int
 	window   int
@@ -91,7 +101,9 @@ type endpoint struct {
 	bytes    uint64 // of the events in queue
 	hold     int64  // unix ms: it takes nothing before; 0: it does
 	proven   bool
-	ready    *list.Element // its place in levels[inFlight] of its class
+	ready    *list.Element // its place in levels[inFlight] of its class, or where it is parked
+	in       *list.List    // that has it, while it is ready
+	parked   *parked       // where that is; nil: in its class
 }
 
 // class is of endpoints that share slots.
@@ -101,7 +113,11 @@ type class struct {
 }
 
 func newQueues(limit int) *queues {
-	return &queues{limit: limit, endpoints: make(map[endpointID]*endpoint), ripening: make(map[*endpoint]int64)}
+	return &queues{
+		limit: limit, perHost: limit, perAddress: limit,
+		endpoints: make(map[endpointID]*endpoint), hosts: make(map[string]*host), addresses: make(map[netip.Prefix]*site),
+		ripening: make(map[*endpoint]int64),
+	}
 }
 
 // put adds an endpoint or changes how it is sent to. What is queued goes the
@@ -113,6 +129,14 @@ func (q *queues) put(id endpointID, t *target) {
 		q.endpoints[id] = e
 	}
 	e.target = t
+	if t.batch == nil {
+		delete(q.ripening, e)
+	}
+	if !e.isAt(t.host) {
+		q.displace(e)
+		q.settle(e)
+	}
+	q.place(e)
 }
 
 // remove takes an endpoint away and returns what was queued for it. What is on
@@ -125,9 +149,15 @@ func (q *queues) remove(id endpointID) []*delivery {
 	e.target = nil
 	back := q.empty(e)
 	if e.inFlight == 0 {
-		delete(q.endpoints, id)
+		q.forget(e)
 	}
 	return back
+}
+
+// forget drops an endpoint of which nothing is left.
+func (q *queues) forget(e *endpoint) {
+	q.leave(e)
+	delete(q.endpoints, e.id)
 }
 
 // push queues a delivery at a time, in unix ms, or returns false if there is no
@@ -160,23 +190,36 @@ func (q *queues) next(now int64) (start, bool) {
 	if len(q.ripening) > 0 && q.earliest <= now {
 		q.ripen()
 	}
+	for {
+		l, level, ok := q.turn()
+		if !ok {
+			return start{}, false
+		}
+		e, _ := l.levels[level].Front().Value.(*endpoint) // nothing else is ever put there
+		if s := e.blockedBy(); s != nil {
+			q.park(e, s)
+			continue
+		}
+		q.trialTurn = l == &q.proven
+		return q.begin(l, e), true
+	}
+}
+
+// turn returns whose turn it is: the first at a level of a class.
+func (q *queues) turn() (l *class, level int, ok bool) {
 	free := q.limit - q.proven.inFlight - q.trial.inFlight
 	if free <= 0 {
-		return start{}, false
+		return nil, 0, false
 	}
 	trialFree := min(free, max(q.limit/trialDivisor, 1)-q.trial.inFlight)
 	provenAt, trialAt := q.proven.first(free), q.trial.first(trialFree)
-	var l *class
 	switch {
 	case provenAt == maxWindow && trialAt == maxWindow:
-		return start{}, false
+		return nil, 0, false
 	case trialAt < provenAt, trialAt == provenAt && q.trialTurn:
-		l, q.trialTurn = &q.trial, false
-		return q.startFirst(l, trialAt), true
-	default:
-		l, q.trialTurn = &q.proven, true
-		return q.startFirst(l, provenAt), true
+		return &q.trial, trialAt, true
 	}
+	return &q.proven, provenAt, true
 }
 
 // first returns the lowest level with an endpoint that may have one more of
@@ -195,9 +238,8 @@ func (l *class) first(free int) int {
 	return maxWindow
 }
 
-// startFirst starts a request of the first endpoint at a level.
-func (q *queues) startFirst(l *class, level int) start {
-	e, _ := l.levels[level].Front().Value.(*endpoint) // nothing else is ever put there
+// begin begins a request of an endpoint of a class.
+func (q *queues) begin(l *class, e *endpoint) start {
 	q.displace(e)
 	d := e.queue[0]
 	e.queue[0] = nil // the array lives on behind the slice
@@ -215,7 +257,9 @@ func (q *queues) startFirst(l *class, level int) start {
 	}
 	e.inFlight++
 	l.inFlight++
+	e.occupy(1)
 	q.place(e)
+	q.refill(e.host)
 	return start{id: e.id, delivery: d, rest: rest, target: e.target}
 }
 
@@ -258,15 +302,17 @@ func (q *queues) done(id endpointID, v verdict) []*delivery {
 	q.displace(e)
 	q.class(e).inFlight--
 	e.inFlight--
+	e.occupy(-1)
 	q.judge(e, v)
-	if e.target == nil && e.inFlight == 0 {
-		delete(q.endpoints, id)
-		return nil
-	}
-	if e.failures >= handBackAfter {
+	switch {
+	case e.target == nil && e.inFlight == 0:
+		q.forget(e)
+	case e.failures >= handBackAfter:
 		return q.empty(e)
+	default:
+		q.place(e)
+		q.refill(e.host)
 	}
-	q.place(e)
 	return nil
 }
 
@@ -324,7 +370,16 @@ func (q *queues) empty(e *endpoint) []*delivery {
 	delete(q.ripening, e)
 	back := slices.Clip(e.queue)
 	e.queue, e.bytes = nil, 0
+	q.refill(e.host)
 	return back
+}
+
+// classIndex tells the classes apart: 0 is proven.
+func (q *queues) classIndex(e *endpoint) int {
+	if e.proven {
+		return 0
+	}
+	return 1
 }
 
 func (q *queues) class(e *endpoint) *class {
@@ -340,7 +395,8 @@ func (q *queues) place(e *endpoint) {
 		return
 	}
 	if e.ready == nil && len(e.queue) > 0 && e.inFlight < e.window {
-		e.ready = q.class(e).levels[e.inFlight].PushBack(e)
+		e.in = &q.class(e).levels[e.inFlight]
+		e.ready = e.in.PushBack(e)
 	}
 }
 
@@ -367,8 +423,13 @@ func (q *queues) ripe(e *endpoint) bool {
 // displace is the inverse of place. The class and inFlight must be as they were
 // then.
 func (q *queues) displace(e *endpoint) {
-	if e.ready != nil {
-		q.class(e).levels[e.inFlight].Remove(e.ready)
-		e.ready = nil
+	if e.ready == nil {
+		return
+	}
+	e.in.Remove(e.ready)
+	e.ready, e.in = nil, nil
+	if e.parked != nil {
+		e.parked.count--
+		e.parked = nil
 	}
 }

@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"log/slog"
+	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -274,6 +276,13 @@ func (l *launcher) remove(id endpointID) []*delivery {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.queues.remove(id)
+}
+
+// locate is told that a connection to a host and port is made at an address.
+func (l *launcher) locate(host string, at netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queues.locate(strings.ToLower(host), at, time.Now().UnixMilli())
 }
 
 // push queues a delivery, or returns false if there is no such endpoint, or if

@@ -29,14 +29,17 @@ type agent struct {
 
 	wake chan struct{} // capacity 1; has run look again
 
-	mu      sync.Mutex
-	leader  cluster.PartitionReady // guarded by mu; zero: not known
-	slots   map[int32]*slot        // guarded by mu; those the worker owns
-	homes   map[uint64]int32       // guarded by mu; subscription -> slot, of all endpoints the launcher has
-	hand    hand                   // guarded by mu
-	box     outbox                 // guarded by mu
-	due     time.Time              // guarded by mu; when the pending outcomes are to be sent
-	session *session               // guarded by mu; nil: none is open
+	mu     sync.Mutex
+	leader cluster.PartitionReady // guarded by mu; zero: not known
+
+	creditBytes uint64 // guarded by mu; that the leader is granted
+
+	slots   map[int32]*slot  // guarded by mu; those the worker owns
+	homes   map[uint64]int32 // guarded by mu; subscription -> slot, of all endpoints the launcher has
+	hand    hand             // guarded by mu
+	box     outbox           // guarded by mu
+	due     time.Time        // guarded by mu; when the pending outcomes are to be sent
+	session *session         // guarded by mu; nil: none is open
 }
 
 // linkConfig is what the links to all leaders have in common.
@@ -69,6 +72,8 @@ func newAgent(link linkConfig, partition int32, launcher *launcher, settled func
 	link.logger = link.logger.With("partition", partition)
 	return &agent{
 		link: link, partition: partition, launcher: launcher, settled: settled,
+		creditBytes: link.creditBytes,
+
 		wake:  make(chan struct{}, 1),
 		slots: make(map[int32]*slot),
 		homes: make(map[uint64]int32),
@@ -268,13 +273,13 @@ func (a *agent) rouse() {
 func (a *agent) begin(cancel context.CancelCauseFunc) *session {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.session = &session{agent: a, cancel: cancel, wake: make(chan struct{}, 1)}
+	a.session = &session{agent: a, cancel: cancel, wake: make(chan struct{}, 1), granted: a.creditBytes}
 	a.post(&linkv1.AttachRequest{Message: &linkv1.AttachRequest_Hello{Hello: &linkv1.Hello{
 		Worker:      string(a.link.worker),
 		Incarnation: a.link.incarnation,
 		Partition:   a.partition,
 		CreditCount: a.link.creditCount,
-		CreditBytes: a.link.creditBytes,
+		CreditBytes: a.creditBytes,
 		LastDurable: a.box.durable,
 		Version:     a.link.version,
 		InHand:      a.hand.ofOthers(a.slots),
@@ -361,6 +366,8 @@ func (a *agent) welcome(s *session, w *linkv1.Welcome) error {
 	s.welcomed = true
 	s.interval = time.Duration(w.GetOutcomeIntervalMs()) * time.Millisecond
 	s.batch = int(w.GetOutcomeBatch())
+	s.takesCredit = w.GetTakesCredit()
+	a.postCredit()
 	a.due = time.Now()
 	a.rouse()
 	return nil
@@ -448,7 +455,7 @@ func (a *agent) take(d *delivery) {
 		d.slot = home
 	}
 	room := len(a.hand.deliveries) < slack*int(a.link.creditCount) &&
-		(d.load.holders > 0 || a.hand.bytes+d.load.bytes <= slack*a.link.creditBytes)
+		(d.load.holders > 0 || a.hand.bytes+d.load.bytes <= slack*a.mostBytes())
 	if !room {
 		d.load = &load{} // its event is not kept
 	}

@@ -3,6 +3,7 @@ package worker
 import (
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -100,4 +101,23 @@ func TestRetryAfter(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whatever Retry-After says, the wait is within its bounds, and the same said
+// in seconds is what it says.
+func FuzzRetryAfter(f *testing.F) {
+	for _, value := range []string{"120", "86401", "-5", "1.5", "Sun, 01 Mar 2026 12:30:00 GMT", "Sunday, 01-Mar-26 12:00:10 GMT", " 7 ", "٣"} {
+		f.Add(value, int64(1_772_366_400))
+	}
+	f.Fuzz(func(t *testing.T, value string, at int64) {
+		now := time.Unix(at%(1<<40), 0)
+		wait := retryAfter(http.Header{"Retry-After": {value}}, now)
+		if wait < 0 || wait > maxRetryAfter {
+			t.Fatalf("%q is a wait of %v", value, wait)
+		}
+		seconds := strconv.FormatInt(int64(wait/time.Second), 10)
+		if again := retryAfter(http.Header{"Retry-After": {seconds}}, now); again != wait.Truncate(time.Second) {
+			t.Errorf("%q is a wait of %v, and %s one of %v", value, wait, seconds, again)
+		}
+	})
 }

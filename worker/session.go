@@ -70,6 +70,9 @@ type session struct {
 	outgoing []*linkv1.AttachRequest // in the order in which they must be sent
 	interval time.Duration           // 0: the default
 	batch    int                     // 0: the default
+
+	granted     uint64 // bytes that the leader was last told
+	takesCredit bool   // it can be told anew
 }
 
 // run keeps a session with the partition's leader open whenever there is a

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,14 @@ const (
 	// DefaultMaxRequests is how many requests it has on the wire at a time,
 	// to all endpoints together.
 	DefaultMaxRequests = 1024
+	// hostDivisor and addressDivisor set which part of these go to one host
+	// and to one address, unless a Config says otherwise; but never less than
+	// least of each.
+	hostDivisor, leastHost       = 4, 8
+	addressDivisor, leastAddress = 2, 16
+	// DefaultMaxBytes is how many bytes of events it has in hand, of all
+	// partitions together.
+	DefaultMaxBytes = 512 << 20
 	// DefaultStopGrace is how long a worker that stops lets requests go on:
 	// as long as an attempt may take by default.
 	DefaultStopGrace = 15 * time.Second
@@ -81,10 +90,25 @@ type Config struct {
 	// to keep to; what is more than twice as much goes back to it untouched.
 	CreditCount uint32
 	CreditBytes uint64
+	// MaxBytes bounds the bytes of events in hand of all partitions together:
+	// each partition's credit is its part of that, if that is less than
+	// CreditBytes.
+	MaxBytes uint64
 	// MaxRequests bounds the requests on the wire. Since an endpoint gets at
 	// most an eighth of what is free, a small number also lowers how many
 	// requests a single endpoint may have.
 	MaxRequests int
+	// MaxRequestsPerHost and MaxRequestsPerAddress bound those to one host and
+	// port, and to one IP address or, of IPv6, network of 64 bits. By default
+	// they are a quarter of MaxRequests, and at least 8, and half of it, and
+	// at least 16. A single endpoint gets at most a quarter of each.
+	MaxRequestsPerHost    int
+	MaxRequestsPerAddress int
+	// Observe has a function called with each host and port that a connection
+	// is made to, and the address at which: before it is made, and by any
+	// goroutine. nil: nothing is known of addresses, and there is no limit to
+	// the requests to one.
+	Observe func(func(host string, at netip.Addr))
 	// StopGrace and ReportGrace bound how long Run goes on when it is to end:
 	// their sum, what it takes others to take its shards over, and up to 4 s
 	// more if the store does not answer.
@@ -96,7 +120,10 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.CreditCount = cmp.Or(c.CreditCount, DefaultCreditCount)
 	c.CreditBytes = cmp.Or(c.CreditBytes, DefaultCreditBytes)
+	c.MaxBytes = cmp.Or(c.MaxBytes, DefaultMaxBytes)
 	c.MaxRequests = cmp.Or(c.MaxRequests, DefaultMaxRequests)
+	c.MaxRequestsPerHost = cmp.Or(c.MaxRequestsPerHost, max(c.MaxRequests/hostDivisor, leastHost))
+	c.MaxRequestsPerAddress = cmp.Or(c.MaxRequestsPerAddress, max(c.MaxRequests/addressDivisor, leastAddress))
 	c.StopGrace = cmp.Or(c.StopGrace, DefaultStopGrace)
 	c.ReportGrace = cmp.Or(c.ReportGrace, DefaultReportGrace)
 	if c.MeterProvider == nil {
@@ -121,6 +148,10 @@ func (c Config) validate() error {
 		return errors.New("worker config: Logger is not set")
 	case c.MaxRequests < 0:
 		return fmt.Errorf("worker config: MaxRequests is %d", c.MaxRequests)
+	case c.MaxRequestsPerHost < 0:
+		return fmt.Errorf("worker config: MaxRequestsPerHost is %d", c.MaxRequestsPerHost)
+	case c.MaxRequestsPerAddress < 0:
+		return fmt.Errorf("worker config: MaxRequestsPerAddress is %d", c.MaxRequestsPerAddress)
 	case c.StopGrace < 0:
 		return fmt.Errorf("worker config: StopGrace is %v", c.StopGrace)
 	case c.ReportGrace < 0:
@@ -241,6 +272,10 @@ func newRun(config Config, abort context.CancelFunc) (*run, error) {
 		return nil, fmt.Errorf("making metrics: %w", err)
 	}
 	r.launcher = newLauncher(attempter, config.MaxRequests, config.Logger, r.notify, r.returnUnqueued)
+	r.launcher.queues.perHost, r.launcher.queues.perAddress = config.MaxRequestsPerHost, config.MaxRequestsPerAddress
+	if config.Observe != nil {
+		config.Observe(r.launcher.locate)
+	}
 	return r, nil
 }
 
@@ -379,11 +414,18 @@ func (r *run) owned(ctx context.Context, view []cluster.Entry, m *cluster.Member
 func (r *run) own(links context.Context, slots map[int32]map[int32]int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	link := r.link
+	link.creditBytes = partOf(r.config.MaxBytes, r.config.CreditBytes, len(slots))
+	for partition, a := range r.agents { // before others are granted anything
+		if len(slots[partition]) > 0 {
+			a.grant(link.creditBytes)
+		}
+	}
 	for partition := range slots {
 		if _, ok := r.agents[partition]; ok {
 			continue
 		}
-		a := newAgent(r.link, partition, r.launcher, r.notify)
+		a := newAgent(link, partition, r.launcher, r.notify)
 		a.lead(r.leaders[partition])
 		r.agents[partition] = a
 		r.tasks.Go(func() { a.run(links) })

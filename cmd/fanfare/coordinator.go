@@ -65,6 +65,7 @@ type coordinatorConfig struct {
 	stopTimeout time.Duration
 	minFree     bytesFlag
 	maxLog      bytesFlag
+	origin      string
 }
 
 func coordinatorCommand() *cobra.Command {
@@ -95,6 +96,7 @@ func (c *coordinatorConfig) register(flags *pflag.FlagSet) {
 	flags.IntVar(&c.workers, "workers", 0, "how many workers to run in this process (embedded: default 2)")
 	flags.DurationVar(&c.stopTimeout, "stop-timeout", coordinator.DefaultStopTimeout, "how long calls under way may take when it stops")
 	registerSpace(flags, &c.minFree, &c.maxLog)
+	registerOrigin(flags, &c.origin)
 }
 
 // embedded reports whether the engines run in the process.
@@ -113,6 +115,7 @@ func (c *coordinatorConfig) validate() error {
 		within("partitions", c.partitions, 1, mostPartitions),
 		within("slots", c.slots, 1, mostSlots),
 		within("workers", c.workers, 0, mostInside),
+		validateOrigin(c.origin),
 	); err != nil {
 		return err
 	}
@@ -219,6 +222,7 @@ func (c *coordinatorConfig) fill(n *node, e *engines, id cluster.MemberID) error
 		id: id, grpc: c.grpcAddress, http: c.http, advertise: c.advertised(), engines: e,
 		partitions: c.partitions, slots: c.slots, stopTimeout: c.stopTimeout,
 		minFree: c.minFree.value, maxLog: c.maxLog.value, retention: c.history.retention(),
+		origin: c.origin,
 	}); err != nil {
 		return err
 	}

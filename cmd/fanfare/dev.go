@@ -52,6 +52,7 @@ type devConfig struct {
 	demo        bool
 	minFree     bytesFlag // of the disk that dataDir is on; 0: the default
 	maxLog      bytesFlag // of each partition's log; 0: no limit
+	origin      string    // in whose name endpoints are asked for their consent
 	egress      egressConfig
 	history     historyConfig
 }
@@ -73,6 +74,7 @@ func (c *devConfig) register(flags *pflag.FlagSet) {
 	flags.IntVar(&c.workers, "workers", 2, "how many workers to run, 1 to 64")
 	flags.IntVar(&c.partitions, "partitions", devPartitions, "how many logs to spread tenants over, 1 to 64; fixed once there is data")
 	registerSpace(flags, &c.minFree, &c.maxLog)
+	registerOrigin(flags, &c.origin)
 	c.egress.registerLists(flags)
 	c.history.register(flags)
 	flags.BoolVar(&c.demo, "demo", false, "subscribe two receivers, publish real events, and show what happens")
@@ -96,6 +98,7 @@ func (c *devConfig) validate() error {
 		within("workers", c.workers, 1, mostInside),
 		within("partitions", c.partitions, 1, mostPartitions),
 		c.egress.validate(),
+		validateOrigin(c.origin),
 		c.history.validate(),
 		c.logConfig.validate(),
 	)
@@ -157,6 +160,7 @@ func (c *devConfig) fill(n *node, e *engines) error {
 		id: "coordinator-1", grpc: c.grpcAddress, http: c.httpAddress, engines: e,
 		partitions: c.partitions, slots: lead.DefaultSlots, stopTimeout: devStopTimeout,
 		minFree: c.minFree.value, maxLog: c.maxLog.value, retention: c.history.retention(),
+		origin: c.origin,
 	}); err != nil {
 		return err
 	}

@@ -36,6 +36,7 @@ func (c *egressConfig) registerLists(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&c.onlyHosts, "egress-only-hosts", nil, "the only hosts that URLs may name, as in example.com,*.example.com (default all)")
 	flags.StringSliceVar(&c.denyHosts, "egress-deny-hosts", nil, "hosts that URLs may not name")
 	flags.Var(&c.proxy, "egress-proxy", "send all requests by this proxy: http://, https:// or socks5://[user:password@]host:port")
+	setting.HideUser(flags, "egress-proxy")
 }
 
 func (c *egressConfig) validate() error {

@@ -23,6 +23,8 @@ type meetingFlags struct {
 	connectTimeout, tlsTimeout  spanFlag
 	compression, verification   string
 	omitTrace, noAuthentication bool
+	handshake                   bool
+	handshakeRate               uint32
 }
 
 func (f *meetingFlags) register(cmd *cobra.Command) {
@@ -44,8 +46,11 @@ func (f *meetingFlags) register(cmd *cobra.Command) {
 	flags.Var(&f.tlsTimeout, "tls-timeout", "how long the TLS handshake may take (default 10s)")
 	flags.StringVar(&f.compression, "compression", "", "gzip, or nothing (default nothing)")
 	flags.StringVar(&f.verification, "verification", "",
-		"what the endpoint must do first: challenge (echo it), ping (answer 2xx), or nothing (default nothing)")
-	complete(cmd, "verification", "challenge", "ping")
+		"what the endpoint must do first: challenge (echo it), ping (answer 2xx), or none (default what the tenant asks for)")
+	complete(cmd, "verification", "challenge", "ping", "none")
+	flags.BoolVar(&f.handshake, "handshake", false,
+		"ask the endpoint for its consent first, by the CloudEvents abuse protection (OPTIONS), and keep to the rate it allows")
+	flags.Uint32Var(&f.handshakeRate, "handshake-rate", 0, "requests a minute that it is asked for; implies --handshake (default none)")
 	flags.BoolVar(&f.omitTrace, "omit-trace-context", false, "do not pass on traceparent and tracestate")
 	complete(cmd, "compression", "gzip")
 }
@@ -60,6 +65,8 @@ func meetingField(flag string) string {
 		return "authentication"
 	case flag == "connect-timeout", flag == "tls-timeout", flag == "compression", flag == "omit-trace-context", flag == "verification":
 		return strings.ReplaceAll(flag, "-", "_")
+	case flag == "handshake", flag == "handshake-rate":
+		return "handshake"
 	case strings.HasPrefix(flag, "tls-"):
 		return "tls"
 	}
@@ -75,6 +82,9 @@ func (f *meetingFlags) fill(s *fanfarev1.Subscription) {
 		s.Tls = &fanfarev1.TlsOptions{
 			ClientCertificate: f.certificate.content, ClientKey: f.key.content, CaCertificates: f.authority.content,
 		}
+	}
+	if f.handshake || f.handshakeRate != 0 {
+		s.Handshake = &fanfarev1.WebhookHandshake{RequestsPerMinute: f.handshakeRate}
 	}
 	f.oauth.Parameters = f.parameters.values
 	switch {
@@ -156,6 +166,19 @@ func authenticationText(s *fanfarev1.Subscription) string {
 		parts = append(parts, "own CA")
 	}
 	return strings.Join(parts, "; ")
+}
+
+// handshakeText puts an endpoint's consent in words; empty if it was not asked.
+func handshakeText(s *fanfarev1.Subscription) string {
+	h := s.GetHandshake()
+	if h == nil {
+		return ""
+	}
+	text := "any rate"
+	if n := h.GetAllowedRequestsPerMinute(); n != 0 {
+		text = number(int64(n)) + " requests a minute"
+	}
+	return text + ", granted to " + h.GetOrigin() + " at " + moment(h.GetGrantTime())
 }
 
 // headersText lists the names of the headers that every request has.

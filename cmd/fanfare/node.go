@@ -61,6 +61,7 @@ type coordinatorPart struct {
 	minFree     uint64
 	maxLog      uint64
 	retention   history.Retention
+	origin      string // in whose name endpoints are asked for their consent
 }
 
 // addCoordinator makes the coordinator, and binds its addresses.
@@ -91,7 +92,8 @@ func (n *node) addCoordinator(p coordinatorPart) error {
 		Secrets:            p.engines.secrets,
 		SecretsFingerprint: p.engines.secrets.Fingerprint(),
 		URLs:               n.egress.policy(),
-		Tester:             worker.NewTester(n.client(), version.String()),
+		Tester:             worker.NewTester(n.client(0), version.String()),
+		WebhookOrigin:      p.origin,
 		Logger:             n.logger,
 		Meter:              n.telemetry.Meter(),
 		GRPC:               onGRPC,
@@ -134,10 +136,12 @@ func listen(address, flag string) (net.Listener, error) {
 	return listener, nil
 }
 
-// client returns a way out to endpoints.
-func (n *node) client() *egress.Client {
+// client returns a way out to endpoints, with room for so many connections to
+// one host, or more.
+func (n *node) client(perHost int) *egress.Client {
 	return egress.NewClient(egress.Config{
 		Policy: n.egress.policy(), Proxy: n.egress.proxy.value, MeterProvider: n.telemetry.MeterProvider(),
+		MaxConnsPerHost: max(perHost, egress.DefaultMaxConnsPerHost),
 	})
 }
 
@@ -148,27 +152,37 @@ type workerPart struct {
 	weight      int
 	creditCount uint32
 	creditBytes uint64
+	maxBytes    uint64
 	maxRequests int
+	perHost     int
+	perAddress  int
 	stopGrace   time.Duration
 	reportGrace time.Duration
 }
 
 func (n *node) addWorker(p workerPart) error {
+	client := n.client(max(p.perHost, p.maxRequests)) // the worker's own limits are the ones that count
 	w, err := worker.New(worker.Config{
 		ID:            p.id,
 		Version:       version.String(),
 		Weight:        p.weight,
 		LeaseTTL:      n.leaseTTL,
 		Store:         p.store,
-		Client:        n.client(),
+		Client:        client,
+		Observe:       client.Observe,
 		DialOptions:   n.security.dialOptions(),
 		Logger:        n.logger,
 		MeterProvider: n.telemetry.MeterProvider(),
 		CreditCount:   p.creditCount,
 		CreditBytes:   p.creditBytes,
+		MaxBytes:      p.maxBytes,
 		MaxRequests:   p.maxRequests,
-		StopGrace:     p.stopGrace,
-		ReportGrace:   p.reportGrace,
+
+		MaxRequestsPerHost:    p.perHost,
+		MaxRequestsPerAddress: p.perAddress,
+
+		StopGrace:   p.stopGrace,
+		ReportGrace: p.reportGrace,
 	})
 	if err != nil {
 		return err

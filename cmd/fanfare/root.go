@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/fanfare-dev/fanfare/internal/setting"
 )
 
 const rootLong = `Fanfare fans events out to webhooks.
@@ -41,7 +43,7 @@ func rootCommand() *cobra.Command {
 	root.SilenceErrors = true // report prints them
 	root.SilenceUsage = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return usageError{err: err}
+		return usageError{err: setting.Redact(err)}
 	})
 	root.AddGroup(
 		&cobra.Group{ID: serverGroup, Title: "Processes:"},

@@ -223,6 +223,7 @@ func subscriptionListing(c *client) listing[*fanfarev1.ListSubscriptionsResponse
 
 func updateSubscriptionCommand(s *settings) *cobra.Command {
 	flags := &subscriptionFlags{}
+	var keep bool
 	cmd := &cobra.Command{
 		Use:   "update ID",
 		Short: "Change a subscription",
@@ -230,13 +231,18 @@ func updateSubscriptionCommand(s *settings) *cobra.Command {
 value sets a field back to its default.
 
 What is owed already is sent the new way from its next attempt on; new event
-types count for events published from now on.`,
+types count for events published from now on.
+
+Headers and authentication were given for one host. To move a subscription to
+another, give them anew as well, take them away (--header '',
+--no-authentication), or say --keep-credentials.`,
 		Example: `  fanfare subscriptions update sub_1f4 --url https://example.com/new
   fanfare subscriptions update sub_1f4 --event-types '' --retry-schedule ''`,
 		Args:              oneArg("subscription"),
 		ValidArgsFunction: s.completeSubscriptions,
 	}
 	flags.register(cmd)
+	cmd.Flags().BoolVar(&keep, "keep-credentials", false, "show headers and authentication to the new host, if --url is one")
 	cmd.RunE = s.run(func(ctx context.Context, c *client, args []string) error {
 		name, err := c.resourceName("subscriptions", args[0])
 		if err != nil {
@@ -249,7 +255,7 @@ types count for events published from now on.`,
 		subscription := flags.subscription(cmd)
 		subscription.Name = name
 		updated, err := c.subscriptions().UpdateSubscription(ctx, &fanfarev1.UpdateSubscriptionRequest{
-			Subscription: subscription, UpdateMask: mask,
+			Subscription: subscription, UpdateMask: mask, KeepCredentials: keep,
 		})
 		if err != nil {
 			return err
@@ -391,6 +397,8 @@ func subscriptionDetails(s *fanfarev1.Subscription) details {
 		{"Authentication", authenticationText(s)},
 		{"Headers", headersText(s)},
 		{"Compression", s.GetCompression()},
+		{"Verification", s.GetVerification()},
+		{"Handshake", handshakeText(s)},
 		{"Secret", s.GetSecret()},
 		{"Public keys", publicKeysText(s)},
 		{"Created", moment(s.GetCreateTime())},

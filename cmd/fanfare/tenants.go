@@ -54,9 +54,11 @@ letter and does not end with -.`,
 // tenantFlags are the fields that users set; each flag stands for the field of
 // its name.
 type tenantFlags struct {
-	displayName string
-	rate        float64
-	burst       uint32
+	displayName  string
+	rate         float64
+	burst        uint32
+	verification string
+	allowWeaker  bool
 }
 
 func (f *tenantFlags) register(cmd *cobra.Command) {
@@ -64,10 +66,22 @@ func (f *tenantFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.displayName, "display-name", "", "for people")
 	flags.Float64Var(&f.rate, "rate", 0, "events a second that are sent to all its subscriptions together at most (0 for no limit)")
 	flags.Uint32Var(&f.burst, "burst", 0, "events that may be sent at once after less than the rate (default a tenth of a second's)")
+	flags.StringVar(&f.verification, "verification", "",
+		"what endpoints of its subscriptions must do first, at the least: challenge (echo it), ping (answer 2xx), or nothing (default nothing)")
+	flags.BoolVar(&f.allowWeaker, "allow-weaker-verification", false, "let a subscription ask its endpoint for less than that")
+	complete(cmd, "verification", "challenge", "ping")
+}
+
+// tenantFields are the flags that stand for a field.
+func tenantFields() []string {
+	return []string{"display-name", "rate", "burst", "verification", "allow-weaker-verification"}
 }
 
 func (f *tenantFlags) tenant() *fanfarev1.Tenant {
-	return &fanfarev1.Tenant{DisplayName: f.displayName, Rate: f.rate, Burst: f.burst}
+	return &fanfarev1.Tenant{
+		DisplayName: f.displayName, Rate: f.rate, Burst: f.burst,
+		Verification: f.verification, AllowWeakerVerification: f.allowWeaker,
+	}
 }
 
 func updateTenantCommand(s *settings) *cobra.Command {
@@ -78,6 +92,7 @@ func updateTenantCommand(s *settings) *cobra.Command {
 		Long: `Change the fields whose flags are given; the others stay as they are. An empty
 value, or 0, sets a field back to its default.`,
 		Example: `  fanfare tenants update acme --rate 500
+  fanfare tenants update acme --verification challenge
   fanfare tenants update default --rate 0`,
 		Args: oneArg("tenant"),
 	}
@@ -88,7 +103,7 @@ value, or 0, sets a field back to its default.`,
 			return err
 		}
 		mask := &fieldmaskpb.FieldMask{}
-		for _, flag := range []string{"display-name", "rate", "burst"} {
+		for _, flag := range tenantFields() {
 			if cmd.Flags().Changed(flag) {
 				mask.Paths = append(mask.Paths, strings.ReplaceAll(flag, "-", "_"))
 			}
@@ -185,6 +200,16 @@ func tenantDetails(t *fanfarev1.Tenant) details {
 		{"Name", t.GetName()},
 		{"Display name", t.GetDisplayName()},
 		{"Rate", rate(t)},
+		{"Verification", tenantVerification(t)},
 		{"Created", moment(t.GetCreateTime())},
 	}
+}
+
+// tenantVerification puts in words how its endpoints are verified; empty if they
+// are not.
+func tenantVerification(t *fanfarev1.Tenant) string {
+	if t.GetVerification() == "" || !t.GetAllowWeakerVerification() {
+		return t.GetVerification()
+	}
+	return t.GetVerification() + ", unless a subscription asks for less"
 }

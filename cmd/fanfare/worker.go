@@ -42,7 +42,10 @@ type sendingConfig struct {
 	weight      int
 	creditCount uint32
 	creditBytes bytesFlag
+	maxBytes    bytesFlag
 	maxRequests int
+	perHost     int
+	perAddress  int
 	stopGrace   time.Duration
 	reportGrace time.Duration
 }
@@ -52,7 +55,11 @@ func (c *sendingConfig) register(flags *pflag.FlagSet) {
 	flags.IntVar(&c.weight, "weight", 1, "a worker's share of the shards, next to the others'")
 	flags.Uint32Var(&c.creditCount, "credit-count", worker.DefaultCreditCount, "how many deliveries a worker takes of one partition before their outcomes are durable")
 	flags.Var(&c.creditBytes, "credit-bytes", "how many bytes of events it takes likewise")
+	c.maxBytes.value = worker.DefaultMaxBytes
+	flags.Var(&c.maxBytes, "max-bytes", "how many bytes of events a worker has in hand of all partitions together; each has its part of that as credit")
 	flags.IntVar(&c.maxRequests, "max-requests", worker.DefaultMaxRequests, "how many requests a worker has on the wire at a time")
+	flags.IntVar(&c.perHost, "max-requests-per-host", 0, "how many of these go to one host and port (default a quarter, at least 8)")
+	flags.IntVar(&c.perAddress, "max-requests-per-address", 0, "how many go to one IP address, or IPv6 network of 64 bits (default half, at least 16)")
 	flags.DurationVar(&c.stopGrace, "stop-grace", worker.DefaultStopGrace, "how long requests on the wire may go on when it stops")
 	flags.DurationVar(&c.reportGrace, "report-grace", worker.DefaultReportGrace, "how long it then waits until their outcomes are durable")
 }
@@ -63,19 +70,27 @@ func (c *sendingConfig) validate() error {
 		return setting.Wrong("credit-count", "is 0; nothing could be delivered")
 	case c.creditBytes.value == 0:
 		return setting.Wrong("credit-bytes", "is 0; nothing could be delivered")
+	case c.maxBytes.value == 0:
+		return setting.Wrong("max-bytes", "is 0; nothing could be delivered")
 	case c.stopGrace <= 0 || c.stopGrace > mostGrace:
 		return setting.Wrong("stop-grace", "is %v; more than 0 and at most %v are allowed", c.stopGrace, mostGrace)
 	case c.reportGrace <= 0 || c.reportGrace > mostGrace:
 		return setting.Wrong("report-grace", "is %v; more than 0 and at most %v are allowed", c.reportGrace, mostGrace)
 	}
-	return firstOf(within("weight", c.weight, 1, assign.MaxWeight), within("max-requests", c.maxRequests, 1, mostRequests))
+	return firstOf(
+		within("weight", c.weight, 1, assign.MaxWeight),
+		within("max-requests", c.maxRequests, 1, mostRequests),
+		within("max-requests-per-host", c.perHost, 0, mostRequests),
+		within("max-requests-per-address", c.perAddress, 0, mostRequests),
+	)
 }
 
 // part returns a worker that is told this; its id and store are missing.
 func (c *sendingConfig) part() workerPart {
 	return workerPart{
 		weight: c.weight, creditCount: c.creditCount, creditBytes: c.creditBytes.value,
-		maxRequests: c.maxRequests, stopGrace: c.stopGrace, reportGrace: c.reportGrace,
+		maxBytes: c.maxBytes.value, maxRequests: c.maxRequests, perHost: c.perHost, perAddress: c.perAddress,
+		stopGrace: c.stopGrace, reportGrace: c.reportGrace,
 	}
 }
 

@@ -17,6 +17,13 @@ func NewCredit(count uint32, bytes uint64) Credit {
 	return Credit{count: int64(count), bytes: int64(min(bytes, 1<<62))}
 }
 
+// Regrant changes what the worker grants. What is left may be less than nothing
+// then, until enough is given back.
+func (c *Credit) Regrant(before, now Credit) {
+	c.count += now.count - before.count
+	c.bytes += now.bytes - before.bytes
+}
+
 // Open reports whether one more delivery may be taken.
 func (c *Credit) Open() bool { return c.count > 0 && c.bytes > 0 }
 

@@ -69,6 +69,29 @@ func TestCreditDoesNotWrap(t *testing.T) {
 	}
 }
 
+// What is granted anew counts from the beginning: what was taken stays taken.
+func TestCreditRegrant(t *testing.T) {
+	c, before := NewCredit(10, 100), NewCredit(10, 100)
+	for range 4 {
+		c.Take()
+		c.Charge(20)
+	}
+	less := NewCredit(3, 50)
+	c.Regrant(before, less)
+	if want := (Credit{count: -1, bytes: -30}); c != want || c.Open() {
+		t.Errorf("with less than was taken %+v is left, want %+v", c, want)
+	}
+	c.Give(20)
+	c.Give(20)
+	if !c.Open() {
+		t.Errorf("not open when enough was given back: %+v", c)
+	}
+	c.Regrant(less, before)
+	if want := (Credit{count: 8, bytes: 60}); c != want {
+		t.Errorf("with as much as before %+v is left, want %+v", c, want)
+	}
+}
+
 // What was taken and not given back, plus what is left, is what was granted.
 func TestCreditInvariant(t *testing.T) {
 	for seed := range uint64(50) {

@@ -62,8 +62,9 @@ type session struct {
 	id       SessionID
 	worker   Worker
 	attached bool
-	credit   Credit
-	next     int // slot whose turn it is
+	granted  Credit // in total
+	credit   Credit // what is left of it
+	next     int    // slot whose turn it is
 	hands    map[ledger.Delivery]struct{}
 }
 
@@ -205,7 +206,8 @@ func (d *Dispatch) drop(s *subscription, position ledger.Position) {
 	}
 }
 
-// Succeeded and Failed move a subscription's window.
+// Succeeded and Failed move a subscription's window: Failed is for what says
+// that the endpoint is not well, once for each request.
 func (d *Dispatch) Succeeded(number ledger.Number) {
 	if s := d.subscriptions[number]; s != nil {
 		s.window = min(s.window+1, WindowMax)
@@ -248,8 +250,16 @@ func (d *Dispatch) Hasten(number ledger.Number, due int64) {
 // Attach makes a session known that takes as much as its credit says.
 func (d *Dispatch) Attach(id SessionID, worker Worker, credit Credit) {
 	d.sessions[id] = &session{
-		id: id, worker: worker, attached: true, credit: credit,
+		id: id, worker: worker, attached: true, granted: credit, credit: credit,
 		hands: make(map[ledger.Delivery]struct{}),
+	}
+}
+
+// Grant changes how much a session takes: in total, what it has included.
+func (d *Dispatch) Grant(id SessionID, credit Credit) {
+	if s := d.sessions[id]; s != nil {
+		s.credit.Regrant(s.granted, credit)
+		s.granted = credit
 	}
 }
 

@@ -43,8 +43,10 @@
 //
 // Subscriptions with something due stand in a ring, and each turn takes one
 // delivery. A subscription has a window, the most it may have in hands: it
-// grows by one with a success, and halves with a failure, so an endpoint that
-// answers nothing soon holds one delivery of a worker's credit, while the
-// others' turns come round as before. A session without credit is passed over;
+// grows by one with a success, and halves when its endpoint fails, so an endpoint
+// that answers nothing soon holds one delivery of a worker's credit, while the
+// others' turns come round as before. How much the endpoint can take at a time
+// is not decided here but by the worker, whose window moves by the same rule and
+// is never the wider one: see its queues. A session without credit is passed over;
 // it delays nobody else.
 package dispatch

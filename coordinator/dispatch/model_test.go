@@ -189,6 +189,8 @@ func (g *game) step() {
 		g.depart()
 	case n < 83:
 		g.reorder()
+	case n == 83 && g.chance.IntN(2) == 0:
+		g.grant()
 	case n < 84:
 		g.now += g.chance.Int64N(50)
 		g.say("time %d", g.now)
@@ -429,6 +431,17 @@ func (g *game) attach() {
 	g.say("attach %d %v with %d, %d bytes", s.id, s.worker, s.count, s.bytes)
 	g.d.Attach(s.id, s.worker, NewCredit(uint32(s.count), uint64(s.bytes)))
 	g.sessions[s.id] = s
+}
+
+// grant changes what a session takes, below what it has as well.
+func (g *game) grant() {
+	s := g.anySession()
+	if s == nil {
+		return
+	}
+	s.count, s.bytes = g.chance.Int64N(30), g.chance.Int64N(3000)
+	g.say("grant %d %d, %d bytes", s.id, s.count, s.bytes)
+	g.d.Grant(s.id, NewCredit(uint32(s.count), uint64(s.bytes)))
 }
 
 func (g *game) claim() {

@@ -12,6 +12,14 @@ type Rate struct {
 	Burst     uint32  // deliveries at once; 0: a tenth of a second's, and at least 1
 }
 
+// Bursts returns how many deliveries may be sent at once.
+func (r Rate) Bursts() float64 {
+	if r.Burst == 0 {
+		return max(1, math.Ceil(r.PerSecond/10))
+	}
+	return float64(r.Burst)
+}
+
 // lateness is how much later than it might a delivery may be sent without the
 // rate being lower for it: inputs come when they come, and time is in ms.
 const lateness = 10e6 // ns
@@ -30,12 +38,8 @@ type bucket struct {
 // set changes the rate, and leaves what was taken taken. The rate must be
 // limited.
 func (b *bucket) set(rate Rate) {
-	burst := float64(rate.Burst)
-	if burst == 0 {
-		burst = max(1, math.Ceil(rate.PerSecond/10))
-	}
 	b.interval = max(1, int64(math.Round(1e9/rate.PerSecond)))
-	b.tolerance = int64(burst-1)*b.interval + lateness
+	b.tolerance = int64(rate.Bursts()-1)*b.interval + lateness
 }
 
 // due returns when a token can be taken, in unix ms.

@@ -335,13 +335,13 @@ func (l *loop) apply(result ledger.Result) {
 			l.dispatch.OweInLane(d.Delivery, d.Lane, d.Attempts, d.Next)
 		case ledger.Retried:
 			l.dispatch.OweInLane(d.Delivery, d.Lane, d.Attempts, d.Next)
-			l.dispatch.Failed(d.Subscription)
+			l.narrow(result.Deliveries[:i], d)
 		case ledger.Delivered:
 			l.dispatch.End(d.Delivery)
 			l.dispatch.Succeeded(d.Subscription)
 		case ledger.Died:
 			l.dispatch.End(d.Delivery)
-			l.dispatch.Failed(d.Subscription)
+			l.narrow(result.Deliveries[:i], d)
 		case ledger.Expired, ledger.Cancelled:
 			l.dispatch.End(d.Delivery)
 		case ledger.Rescheduled: // together with all that its subscription is owed
@@ -357,6 +357,31 @@ func (l *loop) apply(result ledger.Result) {
 		l.dispatch.SetPace(s.Number, s.Pace())
 	}
 	l.reportExpired(result.Expired)
+}
+
+// narrow takes a failed attempt, behind those that a record has before it. How
+// much an endpoint can take is the worker's to find out, by what each request
+// meets; the window here follows by the same rule, so that it is never what keeps
+// the worker from sending: what an endpoint refuses for what it is narrows
+// neither of them, and what failed in one request counts once.
+func (l *loop) narrow(before []ledger.DeliveryChange, d ledger.DeliveryChange) {
+	if !ledger.EndpointFailed(d.Outcome) || d.Outcome.GetErrorClass() == classCanceled {
+		return
+	}
+	if n := len(before); n > 0 && sameRequest(before[n-1], d) {
+		return
+	}
+	l.dispatch.Failed(d.Subscription)
+}
+
+// classCanceled is the error class of an attempt that its worker ended.
+const classCanceled = "canceled"
+
+// sameRequest reports whether two attempts were one request, of a batch: they
+// began and took alike.
+func sameRequest(a, b ledger.DeliveryChange) bool {
+	return a.Subscription == b.Subscription && a.Worker == b.Worker && a.Outcome != nil &&
+		a.Outcome.GetStartTimeUnixMs() == b.Outcome.GetStartTimeUnixMs() && a.Outcome.GetLatencyUs() == b.Outcome.GetLatencyUs()
 }
 
 // expiredShown is of how many subscriptions one record's expiry is logged: all

@@ -89,18 +89,8 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 // how much at a time.
 func (l *loop) configure(s *ledger.Subscription) {
 	config := s.Stored.GetSubscription()
-	l.dispatch.Limit(s.Number, rateOf(config))
+	l.dispatch.Limit(s.Number, paceOf(config))
 	l.dispatch.Batch(s.Number, int(config.GetBatchCount()))
-}
-
-// limited is what can have a rate.
-type limited interface {
-	GetRate() float64
-	GetBurst() uint32
-}
-
-func rateOf(l limited) dispatch.Rate {
-	return dispatch.Rate{PerSecond: l.GetRate(), Burst: l.GetBurst()}
 }
 
 // limitTenant tells the dispatch machine of a tenant's rate.

@@ -131,6 +131,14 @@ func (l *Leader) receive(ctx context.Context, stream Stream, s *session) error {
 			err = l.do(ctx, func(loop *loop) { loop.release(s, request.GetRelease()) })
 		case *linkv1.AttachRequest_Outcomes:
 			err = l.do(ctx, func(loop *loop) { loop.outcomes(s, request.GetOutcomes()) })
+		case *linkv1.AttachRequest_Credit:
+			if credit := request.GetCredit(); credit.GetCreditCount() == 0 || credit.GetCreditBytes() == 0 {
+				refused = status.Error(codes.FailedPrecondition, "credit lacks a credit_count or credit_bytes")
+			} else {
+				err = l.do(ctx, func(loop *loop) {
+					loop.dispatch.Grant(s.id, dispatch.NewCredit(credit.GetCreditCount(), credit.GetCreditBytes()))
+				})
+			}
 		default:
 			refused = status.Errorf(codes.FailedPrecondition, "unexpected message %T", request.GetMessage())
 		}
@@ -295,6 +303,7 @@ func (l *loop) attach(s *session, credit dispatch.Credit, inHand []*linkv1.Deliv
 		Epoch:             l.ledger.Epoch(),
 		OutcomeIntervalMs: uint32(l.leader.config.OutcomeInterval.Milliseconds()), //nolint:gosec // well below
 		OutcomeBatch:      uint32(l.leader.config.OutcomeBatch),                   //nolint:gosec // well below
+		TakesCredit:       true,
 	}}})
 }
 

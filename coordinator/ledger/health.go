@@ -41,9 +41,9 @@ type breaker struct {
 	next     int64  // unix ms: when the next probe is due
 }
 
-// endpointFailed reports whether a failure says that the endpoint is not
+// EndpointFailed reports whether a failure says that the endpoint is not
 // well, rather than that it did not want this event: no answer, 5xx, 408, 429.
-func endpointFailed(o *linkv1.Outcome) bool {
+func EndpointFailed(o *linkv1.Outcome) bool {
 	switch code := o.GetStatusCode(); code {
 	case 0:
 		return o.GetErrorClass() != "payload" // the event could not be rendered
@@ -178,7 +178,7 @@ func (l *Ledger) failed(s *Subscription, at Position, o *linkv1.Outcome, result 
 	if s.failingSince == 0 {
 		s.failingSince = l.time
 	}
-	if !endpointFailed(o) {
+	if !EndpointFailed(o) {
 		l.endpointWell(s, result)
 		return true
 	}

@@ -34,7 +34,7 @@ func TestEndpointFailed(t *testing.T) {
 		{599, "status", true},
 		{200, "reset", false}, // it had answered before the connection broke
 	} {
-		if got := endpointFailed(&linkv1.Outcome{StatusCode: test.status, ErrorClass: test.class}); got != test.want {
+		if got := EndpointFailed(&linkv1.Outcome{StatusCode: test.status, ErrorClass: test.class}); got != test.want {
 			t.Errorf("status %d, class %q: %t, want %t", test.status, test.class, got, test.want)
 		}
 	}

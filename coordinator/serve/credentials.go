@@ -1,14 +1,18 @@
 package serve
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"maps"
+	"net"
 	"net/textproto"
+	"net/url"
 	"slices"
 	"strings"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fanfare-dev/fanfare/internal/signing"
@@ -131,6 +135,48 @@ func fillMasked(given, have *fanfarev1.Subscription) {
 	if given.GetTls() != nil {
 		fill(&given.Tls.ClientKey, have.GetTls().GetClientKey())
 	}
+}
+
+// checkMove refuses an update that would show the credentials of a subscription
+// to another host than they were given for, unasked. What TLS has of them is
+// none: a key never leaves, and a certificate is no secret.
+func (u update) checkMove(sub *fanfarev1.Subscription) error {
+	if !u.paths["url"] || u.keepCredentials || originOf(u.given.GetUrl()) == originOf(sub.GetUrl()) {
+		return nil
+	}
+	var left []string
+	if keeps := !u.paths["headers"] || slices.Contains(slices.Collect(maps.Values(u.given.GetHeaders())), masked); keeps && len(sub.GetHeaders()) > 0 {
+		left = append(left, "headers")
+	}
+	if keeps := !u.paths["authentication"] || hasMasked(u.given.GetAuthentication()); keeps && sub.GetAuthentication() != nil {
+		left = append(left, "authentication")
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	return &Error{
+		codes.FailedPrecondition, "url",
+		fmt.Sprintf("leads to another host, which would be shown the %s that were given for %s; give them anew, not as %s, or take them away, "+
+			"or say keep_credentials", strings.Join(left, " and "), originOf(sub.GetUrl()), masked),
+	}
+}
+
+// hasMasked reports whether something in it stands for what is kept.
+func hasMasked(a *fanfarev1.Authentication) bool {
+	return slices.Contains([]string{
+		a.GetBasic().GetPassword(), a.GetBearer().GetToken(), a.GetOauth2().GetClientSecret(),
+	}, masked) || slices.Contains(slices.Collect(maps.Values(a.GetOauth2().GetParameters())), masked)
+}
+
+// originOf returns the scheme, host and port of a URL (RFC 6454), and of what
+// is none all of it.
+func originOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" {
+		return raw
+	}
+	port := cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+	return u.Scheme + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port)
 }
 
 // checkCredentials says what is wrong with the credentials of a subscription.

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -71,6 +72,10 @@ type Tester interface {
 	// Test sends the event of a dispatch to an endpoint, once, and tells what
 	// was sent and what came back.
 	Test(ctx context.Context, endpoint *linkv1.Endpoint, event *linkv1.Dispatch) *fanfarev1.SendTestResponse
+	// Handshake asks an endpoint, in the name of an origin, whether it wants
+	// what is to be sent to it, and returns what it grants. An error says what
+	// it did instead.
+	Handshake(ctx context.Context, endpoint *linkv1.Endpoint, origin string) (*fanfarev1.WebhookHandshake, error)
 }
 
 // Config is what the API needs.
@@ -79,6 +84,7 @@ type Config struct {
 	History   history.Store
 	URLs      URLPolicy
 	Tester    Tester // nil: nothing can be sent from here
+	Origin    string // who asks endpoints for their consent; "": DefaultOrigin
 	Secrets   Sealer
 	Logger    *slog.Logger
 	// Route brings what is about a partition to its leader; nil: all are led
@@ -107,6 +113,7 @@ func New(config Config) *Server {
 			return handler(ctx, request)
 		}
 	}
+	config.Origin = cmp.Or(config.Origin, DefaultOrigin)
 	return &Server{Config: config}
 }
 

@@ -67,7 +67,7 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 	wanted.UpdateTime = wanted.GetCreateTime()
 	stored := &linkv1.StoredSubscription{Tenant: string(tenant), Id: id, Subscription: wanted}
 	s.keepSecrets(stored, []keptSecret{{sealed: s.Secrets.Seal(secret.Reveal()), public: secret.PublicKey().String()}})
-	if err := s.verify(ctx, stored); err != nil {
+	if err := s.meet(ctx, leader, stored); err != nil {
 		return nil, within("subscription", err)
 	}
 	if err := s.keepCredentials(stored); err != nil {
@@ -152,19 +152,22 @@ func (s *Server) UpdateSubscription(ctx context.Context, request *fanfarev1.Upda
 	if err != nil {
 		return nil, err
 	}
-	if paths["url"] {
-		if err := s.verifyMoved(ctx, leader, tenant, id, given, paths); err != nil {
-			return nil, within("subscription", err)
-		}
+	change := update{given: given, paths: paths, keepCredentials: request.GetKeepCredentials()}
+	found, err := s.meetChanged(ctx, leader, tenant, id, change)
+	if err != nil {
+		return nil, within("subscription", err)
 	}
 	var updated *fanfarev1.Subscription
 	err = s.changeOne(ctx, leader, tenant, id, func(sub *ledger.Subscription, record *linkv1.Record) error {
 		if err := checkEtag(given.GetEtag(), sub.Stored); err != nil {
 			return err
 		}
-		stored, err := s.updated(sub.Stored, given, paths)
+		stored, err := s.updated(sub.Stored, change)
 		if err != nil {
 			return within("subscription", err)
+		}
+		if err := found.holds(sub.Stored, stored); err != nil {
+			return err
 		}
 		updated = showWithHealth(sub, stored)
 		record.Subscriptions = append(record.Subscriptions, &linkv1.SubscriptionChange{Number: uint64(sub.Number), Put: stored})
@@ -276,7 +279,16 @@ func cloneConfig(given *fanfarev1.Subscription) *fanfarev1.Subscription {
 		Compression:      given.GetCompression(),
 		OmitTraceContext: given.GetOmitTraceContext(),
 		Verification:     given.GetVerification(),
+		Handshake:        askedHandshake(given.GetHandshake()),
 	}
+}
+
+// askedHandshake copies what a client may set of it.
+func askedHandshake(given *fanfarev1.WebhookHandshake) *fanfarev1.WebhookHandshake {
+	if given == nil {
+		return nil
+	}
+	return &fanfarev1.WebhookHandshake{RequestsPerMinute: given.GetRequestsPerMinute()}
 }
 
 // checkSubscription says what is wrong with a subscription, and fills in the
@@ -313,7 +325,7 @@ func (s *Server) checkSubscription(sub *fanfarev1.Subscription) error {
 	if sub.GetCompression() != "" && sub.GetCompression() != "gzip" {
 		return invalid("compression", "is %q; expected gzip, or nothing", sub.GetCompression())
 	}
-	if err := s.checkVerification(sub.GetVerification()); err != nil {
+	if err := s.checkMeeting(sub); err != nil {
 		return err
 	}
 	return s.checkCredentials(sub)
@@ -393,6 +405,7 @@ func updatable(given *fanfarev1.Subscription) map[string]bool {
 		"compression":        given.GetCompression() != "",
 		"omit_trace_context": given.GetOmitTraceContext(),
 		"verification":       given.GetVerification() != "",
+		"handshake":          given.GetHandshake() != nil,
 	}
 }
 
@@ -425,7 +438,7 @@ func maskOf(request *fanfarev1.UpdateSubscriptionRequest) (map[string]bool, erro
 // all of it.
 func fieldOf(path string) string {
 	switch name, _, _ := strings.Cut(path, "."); name {
-	case "signing", "headers", "authentication", "tls":
+	case "signing", "headers", "authentication", "tls", "handshake":
 		return name
 	}
 	return path
@@ -444,13 +457,23 @@ func outputOnly(path string) bool {
 	return slices.Contains(behavior, annotations.FieldBehavior_OUTPUT_ONLY)
 }
 
+// update is what a client wants changed.
+type update struct {
+	given           *fanfarev1.Subscription
+	paths           map[string]bool // fields of it that count
+	keepCredentials bool            // also where another host gets to see them
+}
+
 // updated returns a stored subscription with some fields changed.
-func (s *Server) updated(old *linkv1.StoredSubscription, given *fanfarev1.Subscription, paths map[string]bool) (*linkv1.StoredSubscription, error) {
-	stored := proto.CloneOf(old)
+func (s *Server) updated(old *linkv1.StoredSubscription, u update) (*linkv1.StoredSubscription, error) {
+	stored, given, paths := proto.CloneOf(old), u.given, u.paths
 	if err := s.unmask(stored); err != nil {
 		return nil, err
 	}
 	sub, from := stored.GetSubscription(), cloneConfig(proto.CloneOf(given))
+	if err := u.checkMove(sub); err != nil {
+		return nil, err
+	}
 	fillMasked(from, sub)
 	if paths["url"] {
 		sub.Url = from.GetUrl()
@@ -512,6 +535,9 @@ func updateReceiving(sub, from *fanfarev1.Subscription, paths map[string]bool) {
 	}
 	if paths["verification"] {
 		sub.Verification = from.GetVerification()
+	}
+	if paths["handshake"] {
+		sub.Handshake = from.GetHandshake()
 	}
 }
 

@@ -26,10 +26,7 @@ func (s *Server) CreateTenant(ctx context.Context, request *fanfarev1.CreateTena
 	if err := checkTenantID("tenant_id", request.GetTenantId()); err != nil {
 		return nil, err
 	}
-	if err := checkText("tenant.display_name", request.GetTenant().GetDisplayName(), maxDisplayName); err != nil {
-		return nil, err
-	}
-	if err := checkRate("tenant.", request.GetTenant()); err != nil {
+	if err := s.checkTenant(request.GetTenant()); err != nil {
 		return nil, err
 	}
 	id := ledger.TenantID(request.GetTenantId())
@@ -47,6 +44,8 @@ func (s *Server) CreateTenant(ctx context.Context, request *fanfarev1.CreateTena
 	tenant := &fanfarev1.Tenant{
 		DisplayName: request.GetTenant().GetDisplayName(), CreateTime: timestamppb.Now(),
 		Rate: request.GetTenant().GetRate(), Burst: request.GetTenant().GetBurst(),
+		Verification:            request.GetTenant().GetVerification(),
+		AllowWeakerVerification: request.GetTenant().GetAllowWeakerVerification(),
 	}
 	err = leader.ChangeTenant(ctx, func(l *ledger.Ledger) (*linkv1.TenantChange, error) {
 		if l.Tenant(id) != nil {
@@ -168,19 +167,8 @@ func (s *Server) UpdateTenant(ctx context.Context, request *fanfarev1.UpdateTena
 		}
 		updated = showTenant(id, before)
 		updated.Name = ""
-		if slices.Contains(paths, "display_name") {
-			updated.DisplayName = given.GetDisplayName()
-		}
-		if slices.Contains(paths, "rate") {
-			updated.Rate = given.GetRate()
-		}
-		if slices.Contains(paths, "burst") {
-			updated.Burst = given.GetBurst()
-		}
-		if err := checkText("tenant.display_name", updated.GetDisplayName(), maxDisplayName); err != nil {
-			return nil, err
-		}
-		return &linkv1.TenantChange{Id: string(id), Put: updated}, checkRate("tenant.", updated)
+		updateTenant(updated, given, paths)
+		return &linkv1.TenantChange{Id: string(id), Put: updated}, s.checkTenant(updated)
 	})
 	if err != nil {
 		return nil, err
@@ -188,13 +176,45 @@ func (s *Server) UpdateTenant(ctx context.Context, request *fanfarev1.UpdateTena
 	return showTenant(id, updated), nil
 }
 
+// updateTenant takes over what is to be changed.
+func updateTenant(tenant, from *fanfarev1.Tenant, paths []string) {
+	for _, path := range paths {
+		switch path {
+		case "display_name":
+			tenant.DisplayName = from.GetDisplayName()
+		case "rate":
+			tenant.Rate = from.GetRate()
+		case "burst":
+			tenant.Burst = from.GetBurst()
+		case "verification":
+			tenant.Verification = from.GetVerification()
+		case "allow_weaker_verification":
+			tenant.AllowWeakerVerification = from.GetAllowWeakerVerification()
+		}
+	}
+}
+
+// checkTenant says what is wrong with a tenant.
+func (s *Server) checkTenant(tenant *fanfarev1.Tenant) error {
+	if err := checkText("tenant.display_name", tenant.GetDisplayName(), maxDisplayName); err != nil {
+		return err
+	}
+	if err := s.checkVerification("tenant.verification", tenant.GetVerification()); err != nil {
+		return err
+	}
+	return checkRate("tenant.", tenant)
+}
+
 // tenantMask returns the fields to change.
 func tenantMask(request *fanfarev1.UpdateTenantRequest) ([]string, error) {
-	known := []string{"display_name", "rate", "burst"}
+	known := []string{"display_name", "rate", "burst", "verification", "allow_weaker_verification"}
 	given := request.GetUpdateMask().GetPaths()
 	if len(given) == 0 {
 		set := request.GetTenant()
-		isSet := map[string]bool{"display_name": set.GetDisplayName() != "", "rate": set.GetRate() != 0, "burst": set.GetBurst() != 0}
+		isSet := map[string]bool{
+			"display_name": set.GetDisplayName() != "", "rate": set.GetRate() != 0, "burst": set.GetBurst() != 0,
+			"verification": set.GetVerification() != "", "allow_weaker_verification": set.GetAllowWeakerVerification(),
+		}
 		return slices.DeleteFunc(known, func(path string) bool { return !isSet[path] }), nil
 	}
 	for _, path := range given {

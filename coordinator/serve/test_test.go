@@ -21,6 +21,21 @@ type testedEndpoint struct {
 	answer   func(*fanfarev1.Event) (status int32, body string) // guarded by mu
 	requests []*linkv1.Endpoint                                 // guarded by mu; what was sent to
 	events   []*fanfarev1.Event                                 // guarded by mu
+
+	allowed    uint32      // guarded by mu; what it allows, if it consents
+	refusal    error       // guarded by mu; nil: it consents
+	handshakes []handshake // guarded by mu; for which it was asked
+}
+
+type handshake struct{ url, origin string }
+
+func (e *testedEndpoint) Handshake(_ context.Context, endpoint *linkv1.Endpoint, origin string) (*fanfarev1.WebhookHandshake, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.handshakes = append(e.handshakes, handshake{endpoint.GetSubscription().GetUrl(), origin})
+	return &fanfarev1.WebhookHandshake{
+		RequestsPerMinute: endpoint.GetSubscription().GetHandshake().GetRequestsPerMinute(), Origin: origin, AllowedRequestsPerMinute: e.allowed,
+	}, e.refusal
 }
 
 func (e *testedEndpoint) Test(_ context.Context, endpoint *linkv1.Endpoint, dispatch *linkv1.Dispatch) *fanfarev1.SendTestResponse {
@@ -29,11 +44,12 @@ func (e *testedEndpoint) Test(_ context.Context, endpoint *linkv1.Endpoint, disp
 		return &fanfarev1.SendTestResponse{ErrorClass: "payload", Error: err.Error()}
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.requests, e.events = append(e.requests, proto.CloneOf(endpoint)), append(e.events, event)
+	answer := e.answer
+	e.mu.Unlock()
 	sent := &fanfarev1.SendTestResponse{EventId: event.GetId(), Url: endpoint.GetSubscription().GetUrl(), StatusCode: 204}
-	if e.answer != nil {
-		status, body := e.answer(event)
+	if answer != nil {
+		status, body := answer(event)
 		sent.StatusCode, sent.ResponseBody = status, []byte(body)
 	}
 	if sent.GetStatusCode() > 299 {

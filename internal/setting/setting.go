@@ -132,8 +132,11 @@ func (l *Loaded) set(flag *pflag.Flag, value string, origin Origin) error {
 		if cause := errors.Unwrap(err); cause != nil {
 			err = cause // without the words about flags
 		}
-		if isSecret(flag) {
+		switch {
+		case isSecret(flag):
 			return fmt.Errorf("%s has a value that cannot be read", origin.spell(flag.Name))
+		case isURL(flag): // where in it a password is nobody knows
+			return fmt.Errorf("%s cannot be read: %w", origin.spell(flag.Name), err)
 		}
 		return fmt.Errorf("%s is %q: %w", origin.spell(flag.Name), value, err)
 	}
@@ -275,6 +278,25 @@ func isSecret(flag *pflag.Flag) bool {
 	return secret
 }
 
+func isURL(flag *pflag.Flag) bool {
+	_, is := flag.Annotations[urlAnnotation]
+	return is
+}
+
+// Redact returns an error of parsing a command line without the value, if it is
+// of a flag whose value nobody should see.
+func Redact(err error) error {
+	invalid, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok || !isSecret(invalid.GetFlag()) && !isURL(invalid.GetFlag()) {
+		return err
+	}
+	name := Origin{kind: fromFlag}.spell(invalid.GetFlag().Name)
+	if cause := errors.Unwrap(invalid); cause != nil && isURL(invalid.GetFlag()) {
+		return fmt.Errorf("%s cannot be read: %w", name, cause)
+	}
+	return fmt.Errorf("%s has a value that cannot be read", name)
+}
+
 // Setting is a value in force.
 type Setting struct {
 	Name  string `json:"name"`
@@ -303,7 +325,7 @@ func shown(flag *pflag.Flag) string {
 	if isSecret(flag) && value != "" {
 		return mask
 	}
-	if _, isURL := flag.Annotations[urlAnnotation]; isURL {
+	if isURL(flag) {
 		return maskUsers(value, mask)
 	}
 	return value

@@ -153,3 +153,38 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+// picky is a flag that takes nothing.
+type picky struct{}
+
+func (picky) String() string   { return "" }
+func (picky) Type() string     { return "picky" }
+func (picky) Set(string) error { return errors.New("it is not what it should be") }
+
+// A value that cannot be read is quoted, unless it may have a secret in it.
+func TestRedact(t *testing.T) {
+	const value = "https:/me:hunter2@host"
+	for name, want := range map[string]string{
+		"plain":    `invalid argument "https:/me:hunter2@host" for "--plain" flag: it is not what it should be`,
+		"url":      "--url cannot be read: it is not what it should be",
+		"password": "--password has a value that cannot be read",
+	} {
+		flags := pflag.NewFlagSet("example", pflag.ContinueOnError)
+		for _, flag := range []string{"plain", "url", "password"} {
+			flags.Var(picky{}, flag, "")
+		}
+		setting.Hide(flags, "password")
+		setting.HideUser(flags, "url")
+		if err := setting.Redact(flags.Parse([]string{"--" + name, value})); err == nil || err.Error() != want {
+			t.Errorf("on the command line: %v, want %s", err, want)
+		}
+		lookup := func(variable string) (string, bool) { return value, variable == setting.Variable(name) }
+		_, err := setting.Load(flags, lookup, func(string) string { return "" })
+		if err == nil || strings.Contains(err.Error(), "hunter2") != (name == "plain") || !strings.Contains(err.Error(), setting.Variable(name)) {
+			t.Errorf("in the environment: %v", err)
+		}
+	}
+	if err := errors.New("else"); setting.Redact(err) != err { //nolint:errorlint // it is this very one
+		t.Error("another error is not left as it is")
+	}
+}

@@ -180,6 +180,16 @@ func (c *Client) SubscribeAs(e *Endpoint, wanted *fanfarev1.Subscription) *fanfa
 	})
 }
 
+// TrySubscribe is SubscribeAs, once.
+func (c *Client) TrySubscribe(e *Endpoint, wanted *fanfarev1.Subscription) (*fanfarev1.Subscription, error) {
+	wanted.Url, wanted.Secret = e.URL, new(e.secret.Reveal())
+	return ask(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Subscription, error) {
+		return fanfarev1.NewSubscriptionServiceClient(conn).CreateSubscription(ctx, &fanfarev1.CreateSubscriptionRequest{
+			Parent: Tenant, Subscription: wanted,
+		})
+	})
+}
+
 // Update changes the patterns of a subscription.
 func (c *Client) Update(subscription *fanfarev1.Subscription, patterns ...string) {
 	c.cluster.t.Helper()
@@ -229,6 +239,16 @@ func (c *Client) Resume(subscription *fanfarev1.Subscription) {
 	insist(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Subscription, error) {
 		return fanfarev1.NewSubscriptionServiceClient(conn).ResumeSubscription(ctx,
 			&fanfarev1.ResumeSubscriptionRequest{Name: subscription.GetName()})
+	})
+}
+
+// Replay has deliveries of a subscription that ended in a state sent again.
+func (c *Client) Replay(subscription *fanfarev1.Subscription, state fanfarev1.Delivery_State) {
+	c.cluster.t.Helper()
+	insist(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Replay, error) {
+		return fanfarev1.NewDeliveryServiceClient(conn).CreateReplay(ctx, &fanfarev1.CreateReplayRequest{
+			Parent: Tenant, Replay: &fanfarev1.Replay{Subscription: subscription.GetName(), States: []fanfarev1.Delivery_State{state}},
+		})
 	})
 }
 

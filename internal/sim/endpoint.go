@@ -74,8 +74,9 @@ type Request struct {
 	Time    time.Time
 	End     time.Time // when it was answered or cut off; zero: not (yet)
 	Body    []byte
-	Status  int   // answered; 0: not (yet)
-	Signed  error // what is wrong with the signature; nil: nothing
+	Status  int    // answered; 0: not (yet)
+	Signed  error  // what is wrong with the signature; nil: nothing
+	Origin  string // in whose name it was sent; empty: nobody's
 
 	UserAgent string // of whoever sent it: it ends in the worker's id
 }
@@ -91,6 +92,7 @@ type Endpoint struct {
 	behaviour Behaviour      // guarded by mu
 	requests  []Request      // guarded by mu
 	counts    map[string]int // guarded by mu; :: event id -> requests
+	allows    string         // guarded by mu; requests a minute, if it consents to be sent to; empty: it does not
 }
 
 // Endpoint serves a new endpoint at http://<name>/, which answers 200 until
@@ -129,6 +131,26 @@ func (e *Endpoint) Behave(b Behaviour) {
 	e.behaviour = b
 }
 
+// Consent has the endpoint answer those who ask whether it wants to be sent to:
+// so many requests a minute, or `*`.
+func (e *Endpoint) Consent(perMinute string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.allows = perMinute
+}
+
+// handshake answers whether it does.
+func (e *Endpoint) handshake(w http.ResponseWriter, r *http.Request) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.allows == "" {
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	w.Header().Set("WebHook-Allowed-Origin", r.Header.Get("WebHook-Request-Origin"))
+	w.Header().Set("WebHook-Allowed-Rate", e.allows)
+}
+
 // Requests returns what the endpoint has received, in order.
 func (e *Endpoint) Requests() []Request {
 	e.mu.Lock()
@@ -149,6 +171,10 @@ func (e *Endpoint) Accepted() map[string]int {
 
 // ServeHTTP implements http.Handler.
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodOptions {
+		e.handshake(w, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler) // cut on the way
@@ -178,7 +204,8 @@ func (e *Endpoint) receive(r *http.Request, body []byte) (received []int, answer
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	request := Request{
-		EventID: r.Header.Get(signature.HeaderID), Time: time.Now(), Body: body, UserAgent: r.UserAgent(),
+		EventID: r.Header.Get(signature.HeaderID), Time: time.Now(), Body: body,
+		Origin: r.Header.Get("WebHook-Request-Origin"), UserAgent: r.UserAgent(),
 		Signed: signature.Verify([]signature.Secret{e.secret}, r.Header, body, time.Now(), 0),
 	}
 	all := []Request{request}

@@ -185,6 +185,8 @@ func (c *Cluster) newCoordinator(number int) *Coordinator {
 // Start runs the coordinator, if it does not run.
 func (c *Coordinator) Start() {
 	c.start(c.Address, func(ctx context.Context, l *life) error {
+		client := c.cluster.client(l)
+		defer client.CloseIdle()
 		made := coordinator.New(coordinator.Config{
 			Member: cluster.MemberConfig{
 				Info:   cluster.Info{ID: c.ID, Role: cluster.Coordinator, Address: c.Address},
@@ -196,6 +198,7 @@ func (c *Coordinator) Start() {
 			History: l.history,
 			Secrets: c.cluster.secrets,
 			URLs:    c.cluster.policy,
+			Tester:  worker.NewTester(client, ""),
 			Logger:  c.cluster.logger.With("process", c.ID),
 			GRPC:    l.grpc,
 			DialOptions: []grpc.DialOption{
@@ -285,12 +288,7 @@ func (c *Cluster) newWorker(number int) *Worker {
 // Start runs the worker, if it does not run.
 func (w *Worker) Start() {
 	w.start("", func(ctx context.Context, l *life) error {
-		client := egress.NewClient(egress.Config{
-			Policy: w.cluster.policy,
-			Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
-				return w.cluster.network.dial(ctx, l.host, address)
-			},
-		})
+		client := w.cluster.client(l)
 		defer client.CloseIdle()
 		made, err := worker.New(worker.Config{
 			ID:         w.ID,
@@ -311,6 +309,16 @@ func (w *Worker) Start() {
 			return err
 		}
 		return made.Run(ctx)
+	})
+}
+
+// client returns a way of one life of a process to endpoints.
+func (c *Cluster) client(l *life) *egress.Client {
+	return egress.NewClient(egress.Config{
+		Policy: c.policy,
+		Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
+			return c.network.dial(ctx, l.host, address)
+		},
 	})
 }
 

@@ -2,9 +2,13 @@ package sim_test
 
 import (
 	"net/http"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/fanfare-dev/fanfare/internal/sim"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
@@ -74,6 +78,38 @@ func TestRetryAfterHoldsTheEndpoint(t *testing.T) {
 		}
 		if held < events/2 {
 			t.Errorf("only %d of %d were held back: the test is blind", held, events)
+		}
+	})
+}
+
+// What an endpoint allows when it is asked for its consent is kept to, also by a
+// new leader, and each request says in whose name.
+func TestAllowedRateIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const events, perMinute = 300, 600
+		c := sim.New(t, sim.Config{Workers: 2})
+		e := c.Endpoint("hook")
+		if _, err := c.Client.TrySubscribe(e, &fanfarev1.Subscription{Handshake: &fanfarev1.WebhookHandshake{}}); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("an endpoint that does not consent is subscribed: %v", err)
+		}
+		e.Consent(strconv.Itoa(perMinute))
+		s := c.Client.SubscribeAs(e, &fanfarev1.Subscription{Rate: 1000, Burst: 100, Handshake: &fanfarev1.WebhookHandshake{RequestsPerMinute: 6000}})
+		c.Client.PublishMany(events, "e", "order.created")
+		sim.Pass(10 * time.Second)
+		c.Coordinators[0].Restart()
+		c.AwaitSettled(sim.Patience)
+		checkDelivered(t, c, e, s, events)
+		requests := e.Requests()
+		for i, r := range requests {
+			if r.Origin != "fanfare" {
+				t.Fatalf("request %d was sent in the name of %q", i, r.Origin)
+			}
+			if from := max(0, i-perMinute/60); i > perMinute/60+2 && r.Time.Sub(requests[from].Time) < 900*time.Millisecond {
+				t.Fatalf("%d requests came within %v", i-from+1, r.Time.Sub(requests[from].Time))
+			}
+		}
+		if took := requests[len(requests)-1].Time.Sub(requests[0].Time); took > (events/10+15)*time.Second {
+			t.Errorf("all of them took %v", took)
 		}
 	})
 }

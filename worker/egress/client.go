@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -87,12 +88,17 @@ type Config struct {
 	MeterProvider metric.MeterProvider
 }
 
+// Observer is told of each host and port that a connection is to be made to, and
+// of the address at which.
+type Observer = func(host string, at netip.Addr)
+
 // Client sends requests to endpoints and keeps connections to them for the
 // next ones. It speaks HTTP/1.1 and HTTP/2, TLS from version 1.2 on, and takes
 // a proxy from its Config only. It is safe for concurrent use.
 type Client struct {
 	config    Config
 	dial      DialFunc // guarded
+	observer  atomic.Pointer[Observer]
 	transport *http.Transport
 	direct    *direct // nil: everything goes by the transport
 	requests  metric.Int64Counter
@@ -104,7 +110,7 @@ type Client struct {
 // are needed.
 func NewClient(cfg Config) *Client {
 	c := &Client{config: cfg}
-	c.dial = cfg.guardedDial()
+	c.dial = c.guardedDial()
 	c.measure()
 	c.transport = c.newTransport(nil)
 	if canBeQuiet && cfg.Proxy == nil {
@@ -140,6 +146,17 @@ func (c *Client) connectDirect(ctx context.Context, to origin) (net.Conn, error)
 		return nil, errors.Join(errHTTP2, secure.NetConn().Close())
 	}
 	return conn, nil
+}
+
+// Observe has f called whenever a connection is about to be made, after the
+// guard has allowed it, by the goroutine that makes it. It takes the place of an
+// earlier one.
+func (c *Client) Observe(f Observer) { c.observer.Store(&f) }
+
+func (c *Client) observe(host string, at netip.Addr) {
+	if f := c.observer.Load(); f != nil {
+		(*f)(host, at)
+	}
 }
 
 // measure makes the client's metrics. How often a connection is used again is
@@ -204,6 +221,7 @@ func (c *Client) newTransport(p *Profile) *http.Transport {
 // connect makes a connection, and counts it.
 func (c *Client) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	timeout, _ := profileOf(ctx).timeouts()
+	ctx = context.WithValue(ctx, dialledKey{}, address)
 	limited, cancel := context.WithTimeout(ctx, positive(timeout, positive(c.config.DialTimeout, DefaultDialTimeout)))
 	defer cancel()
 	conn, err := c.dial(limited, network, address)
@@ -310,23 +328,25 @@ func (c *Client) CloseIdle() {
 	}
 }
 
+// dialledKey is what the context of a dial has the host and port under that are
+// dialled, for those who only hear of addresses.
+type dialledKey struct{}
+
 // guardedDial returns the function that makes connections, with the guard in
 // it. What it is called with bounds how long it takes.
-func (cfg Config) guardedDial() DialFunc {
+func (c *Client) guardedDial() DialFunc {
+	cfg := c.config
 	if cfg.Proxy != nil {
-		return cfg.proxyDialer().connect
+		return cfg.proxyDialer(c.observe).connect
 	}
 	if cfg.Dial != nil {
-		return cfg.dialReplaced()
+		return cfg.dialReplaced(c.observe)
 	}
-	dialer := &net.Dialer{
-		Resolver:       cfg.Resolver,
-		ControlContext: cfg.Policy.control,
-	}
+	dialer := &net.Dialer{Resolver: cfg.Resolver, ControlContext: c.control}
 	return dialer.DialContext
 }
 
-func (cfg Config) proxyDialer() *proxyDialer {
+func (cfg Config) proxyDialer(observe Observer) *proxyDialer {
 	resolver := cfg.Resolver
 	if resolver == nil {
 		resolver = net.DefaultResolver
@@ -336,18 +356,19 @@ func (cfg Config) proxyDialer() *proxyDialer {
 		dial = new(net.Dialer).DialContext
 	}
 	return &proxyDialer{
-		proxy: cfg.Proxy, policy: cfg.Policy, lookup: resolver.LookupNetIP, dial: dial,
+		proxy: cfg.Proxy, policy: cfg.Policy, lookup: resolver.LookupNetIP, dial: dial, observe: observe,
 		tls: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs, ServerName: cfg.Proxy.host},
 	}
 }
 
 // dialReplaced guards what can be guarded when the network is not ours.
-func (cfg Config) dialReplaced() DialFunc {
+func (cfg Config) dialReplaced(observe Observer) DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		if target, err := netip.ParseAddrPort(address); err == nil {
 			if err := cfg.Policy.CheckAddr(target.Addr()); err != nil {
 				return nil, err
 			}
+			observe(address, target.Addr())
 		}
 		return cfg.Dial(ctx, network, address)
 	}
@@ -355,12 +376,18 @@ func (cfg Config) dialReplaced() DialFunc {
 
 // control is called by net.Dialer for every socket, before it connects, with
 // the address that it is to connect to.
-func (p Policy) control(_ context.Context, _, address string, _ syscall.RawConn) error {
+func (c *Client) control(ctx context.Context, _, address string, _ syscall.RawConn) error {
 	target, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return &DeniedError{Target: address, Reason: "it is not an address and port"}
 	}
-	return p.CheckAddr(target.Addr())
+	if err := c.config.Policy.CheckAddr(target.Addr()); err != nil {
+		return err
+	}
+	if host, ok := ctx.Value(dialledKey{}).(string); ok {
+		c.observe(host, target.Addr())
+	}
+	return nil
 }
 
 // positive returns value, or fallback if value is not positive.

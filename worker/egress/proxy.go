@@ -78,6 +78,8 @@ type proxyDialer struct {
 	lookup lookupFunc
 	dial   DialFunc // to the proxy
 	tls    *tls.Config
+
+	observe Observer
 }
 
 // connect is a DialFunc.
@@ -95,6 +97,7 @@ func (d *proxyDialer) connect(ctx context.Context, _, address string) (net.Conn,
 		if err = d.policy.CheckAddr(addr); err != nil {
 			continue
 		}
+		d.observe(address, addr)
 		conn, failed := d.tunnel(ctx, net.JoinHostPort(addr.Unmap().String(), port))
 		if failed == nil {
 			return conn, nil

@@ -187,9 +187,15 @@ type Subscription struct {
 	// another url: `challenge`: answer 2xx to a signed event of the type
 	// `fanfare.challenge`, with the event's data.challenge as the whole body or
 	// as the member `challenge` of a JSON object; `ping`: answer 2xx to a signed
-	// event of the type `fanfare.ping`. Empty: nothing. FAILED_PRECONDITION says
-	// what it did instead.
-	Verification  string `protobuf:"bytes,30,opt,name=verification,proto3" json:"verification,omitempty"`
+	// event of the type `fanfare.ping`; `none`: nothing. Empty: what the tenant
+	// asks for, which is nothing unless it says so. Less than the tenant asks for
+	// is refused, unless the tenant allows it. FAILED_PRECONDITION says what the
+	// endpoint did instead.
+	Verification string `protobuf:"bytes,30,opt,name=verification,proto3" json:"verification,omitempty"`
+	// Asks the endpoint for its consent before the subscription is created, or
+	// moved to another url. Absent: it is not asked. FAILED_PRECONDITION says
+	// what it answered instead. An update that names handshake asks again.
+	Handshake     *WebhookHandshake `protobuf:"bytes,29,opt,name=handshake,proto3" json:"handshake,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -441,6 +447,94 @@ func (x *Subscription) GetVerification() string {
 	return ""
 }
 
+func (x *Subscription) GetHandshake() *WebhookHandshake {
+	if x != nil {
+		return x.Handshake
+	}
+	return nil
+}
+
+// WebhookHandshake is the abuse protection of CloudEvents (HTTP 1.1 Web Hooks
+// for Event Delivery, section 4): an OPTIONS request by which an endpoint is
+// asked whether it wants what is to be sent to it, and how fast. Consent by
+// callback is not asked for.
+type WebhookHandshake struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many requests a minute it is asked for (WebHook-Request-Rate): at most
+	// 6,000,000; 0 to ask for no rate.
+	RequestsPerMinute uint32 `protobuf:"varint,1,opt,name=requests_per_minute,json=requestsPerMinute,proto3" json:"requests_per_minute,omitempty"`
+	// Who asked: the cluster's --webhook-origin. Every request to the endpoint
+	// says so (WebHook-Request-Origin).
+	Origin string `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	// How many requests a minute the endpoint allows (WebHook-Allowed-Rate); 0:
+	// any number. One that was asked for a rate and names none allows that. It
+	// is kept to as rate is, whichever is lower; each event counts as a request,
+	// also in a batch.
+	AllowedRequestsPerMinute uint32 `protobuf:"varint,3,opt,name=allowed_requests_per_minute,json=allowedRequestsPerMinute,proto3" json:"allowed_requests_per_minute,omitempty"`
+	// When the endpoint consented.
+	GrantTime     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=grant_time,json=grantTime,proto3" json:"grant_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WebhookHandshake) Reset() {
+	*x = WebhookHandshake{}
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WebhookHandshake) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WebhookHandshake) ProtoMessage() {}
+
+func (x *WebhookHandshake) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WebhookHandshake.ProtoReflect.Descriptor instead.
+func (*WebhookHandshake) Descriptor() ([]byte, []int) {
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *WebhookHandshake) GetRequestsPerMinute() uint32 {
+	if x != nil {
+		return x.RequestsPerMinute
+	}
+	return 0
+}
+
+func (x *WebhookHandshake) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *WebhookHandshake) GetAllowedRequestsPerMinute() uint32 {
+	if x != nil {
+		return x.AllowedRequestsPerMinute
+	}
+	return 0
+}
+
+func (x *WebhookHandshake) GetGrantTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GrantTime
+	}
+	return nil
+}
+
 // Authentication is one way to prove who sends a request. Secrets in it are
 // kept encrypted and shown as `***`; in an update `***` stands for the one
 // there is.
@@ -460,7 +554,7 @@ type Authentication struct {
 
 func (x *Authentication) Reset() {
 	*x = Authentication{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +566,7 @@ func (x *Authentication) String() string {
 func (*Authentication) ProtoMessage() {}
 
 func (x *Authentication) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[1]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +579,7 @@ func (x *Authentication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authentication.ProtoReflect.Descriptor instead.
 func (*Authentication) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{1}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Authentication) GetMethod() isAuthentication_Method {
@@ -557,7 +651,7 @@ type BasicAuthentication struct {
 
 func (x *BasicAuthentication) Reset() {
 	*x = BasicAuthentication{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +663,7 @@ func (x *BasicAuthentication) String() string {
 func (*BasicAuthentication) ProtoMessage() {}
 
 func (x *BasicAuthentication) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[2]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +676,7 @@ func (x *BasicAuthentication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BasicAuthentication.ProtoReflect.Descriptor instead.
 func (*BasicAuthentication) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *BasicAuthentication) GetUsername() string {
@@ -610,7 +704,7 @@ type BearerAuthentication struct {
 
 func (x *BearerAuthentication) Reset() {
 	*x = BearerAuthentication{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +716,7 @@ func (x *BearerAuthentication) String() string {
 func (*BearerAuthentication) ProtoMessage() {}
 
 func (x *BearerAuthentication) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[3]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +729,7 @@ func (x *BearerAuthentication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BearerAuthentication.ProtoReflect.Descriptor instead.
 func (*BearerAuthentication) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{3}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BearerAuthentication) GetToken() string {
@@ -668,7 +762,7 @@ type Oauth2Authentication struct {
 
 func (x *Oauth2Authentication) Reset() {
 	*x = Oauth2Authentication{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +774,7 @@ func (x *Oauth2Authentication) String() string {
 func (*Oauth2Authentication) ProtoMessage() {}
 
 func (x *Oauth2Authentication) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[4]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +787,7 @@ func (x *Oauth2Authentication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Oauth2Authentication.ProtoReflect.Descriptor instead.
 func (*Oauth2Authentication) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{4}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Oauth2Authentication) GetTokenUrl() string {
@@ -748,7 +842,7 @@ type TlsOptions struct {
 
 func (x *TlsOptions) Reset() {
 	*x = TlsOptions{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +854,7 @@ func (x *TlsOptions) String() string {
 func (*TlsOptions) ProtoMessage() {}
 
 func (x *TlsOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[5]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +867,7 @@ func (x *TlsOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TlsOptions.ProtoReflect.Descriptor instead.
 func (*TlsOptions) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TlsOptions) GetClientCertificate() string {
@@ -816,7 +910,7 @@ type Signing struct {
 
 func (x *Signing) Reset() {
 	*x = Signing{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +922,7 @@ func (x *Signing) String() string {
 func (*Signing) ProtoMessage() {}
 
 func (x *Signing) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[6]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +935,7 @@ func (x *Signing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signing.ProtoReflect.Descriptor instead.
 func (*Signing) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{6}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Signing) GetScheme() string {
@@ -883,7 +977,7 @@ type HmacSigning struct {
 
 func (x *HmacSigning) Reset() {
 	*x = HmacSigning{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +989,7 @@ func (x *HmacSigning) String() string {
 func (*HmacSigning) ProtoMessage() {}
 
 func (x *HmacSigning) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[7]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1002,7 @@ func (x *HmacSigning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HmacSigning.ProtoReflect.Descriptor instead.
 func (*HmacSigning) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{7}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HmacSigning) GetHeader() string {
@@ -978,7 +1072,7 @@ type SubscriptionHealth struct {
 
 func (x *SubscriptionHealth) Reset() {
 	*x = SubscriptionHealth{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1084,7 @@ func (x *SubscriptionHealth) String() string {
 func (*SubscriptionHealth) ProtoMessage() {}
 
 func (x *SubscriptionHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[8]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1097,7 @@ func (x *SubscriptionHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionHealth.ProtoReflect.Descriptor instead.
 func (*SubscriptionHealth) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SubscriptionHealth) GetOutstandingCount() int64 {
@@ -1066,7 +1160,7 @@ type CreateSubscriptionRequest struct {
 
 func (x *CreateSubscriptionRequest) Reset() {
 	*x = CreateSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1172,7 @@ func (x *CreateSubscriptionRequest) String() string {
 func (*CreateSubscriptionRequest) ProtoMessage() {}
 
 func (x *CreateSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[9]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1185,7 @@ func (x *CreateSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*CreateSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{9}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateSubscriptionRequest) GetParent() string {
@@ -1118,7 +1212,7 @@ type GetSubscriptionRequest struct {
 
 func (x *GetSubscriptionRequest) Reset() {
 	*x = GetSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1224,7 @@ func (x *GetSubscriptionRequest) String() string {
 func (*GetSubscriptionRequest) ProtoMessage() {}
 
 func (x *GetSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[10]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1237,7 @@ func (x *GetSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*GetSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{10}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetSubscriptionRequest) GetName() string {
@@ -1167,7 +1261,7 @@ type ListSubscriptionsRequest struct {
 
 func (x *ListSubscriptionsRequest) Reset() {
 	*x = ListSubscriptionsRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1273,7 @@ func (x *ListSubscriptionsRequest) String() string {
 func (*ListSubscriptionsRequest) ProtoMessage() {}
 
 func (x *ListSubscriptionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[11]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1286,7 @@ func (x *ListSubscriptionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscriptionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSubscriptionsRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{11}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListSubscriptionsRequest) GetParent() string {
@@ -1227,7 +1321,7 @@ type ListSubscriptionsResponse struct {
 
 func (x *ListSubscriptionsResponse) Reset() {
 	*x = ListSubscriptionsResponse{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[12]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1333,7 @@ func (x *ListSubscriptionsResponse) String() string {
 func (*ListSubscriptionsResponse) ProtoMessage() {}
 
 func (x *ListSubscriptionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[12]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1346,7 @@ func (x *ListSubscriptionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSubscriptionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSubscriptionsResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{12}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListSubscriptionsResponse) GetSubscriptions() []*Subscription {
@@ -1277,18 +1371,23 @@ type UpdateSubscriptionRequest struct {
 	// retry_schedule, timeout, secret, ordering, rate, burst, batch_count,
 	// batch_bytes, batch_wait, signing, headers, authentication, tls,
 	// connect_timeout, tls_timeout, compression, omit_trace_context,
-	// verification. If absent: those that are set. A path into signing, headers,
-	// authentication or tls stands for all of it.
+	// verification, handshake. If absent: those that are set. A path into
+	// signing, headers, authentication, tls or handshake stands for all of it.
 	// With another signing.scheme that cannot use the secret there is, and no
 	// secret, a new one is made: GetSubscriptionSecret shows it.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Headers and authentication were given for one host. An update that moves
+	// url to another scheme, host or port must give them anew, or take them away
+	// (else FAILED_PRECONDITION), unless this says that the new one is to be
+	// shown them too.
+	KeepCredentials bool `protobuf:"varint,3,opt,name=keep_credentials,json=keepCredentials,proto3" json:"keep_credentials,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UpdateSubscriptionRequest) Reset() {
 	*x = UpdateSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[13]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1399,7 @@ func (x *UpdateSubscriptionRequest) String() string {
 func (*UpdateSubscriptionRequest) ProtoMessage() {}
 
 func (x *UpdateSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[13]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1412,7 @@ func (x *UpdateSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{13}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpdateSubscriptionRequest) GetSubscription() *Subscription {
@@ -1330,6 +1429,13 @@ func (x *UpdateSubscriptionRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
+func (x *UpdateSubscriptionRequest) GetKeepCredentials() bool {
+	if x != nil {
+		return x.KeepCredentials
+	}
+	return false
+}
+
 type DeleteSubscriptionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/{tenant}/subscriptions/{subscription}.
@@ -1342,7 +1448,7 @@ type DeleteSubscriptionRequest struct {
 
 func (x *DeleteSubscriptionRequest) Reset() {
 	*x = DeleteSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[14]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1460,7 @@ func (x *DeleteSubscriptionRequest) String() string {
 func (*DeleteSubscriptionRequest) ProtoMessage() {}
 
 func (x *DeleteSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[14]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1473,7 @@ func (x *DeleteSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{14}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteSubscriptionRequest) GetName() string {
@@ -1394,7 +1500,7 @@ type PauseSubscriptionRequest struct {
 
 func (x *PauseSubscriptionRequest) Reset() {
 	*x = PauseSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[15]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1406,7 +1512,7 @@ func (x *PauseSubscriptionRequest) String() string {
 func (*PauseSubscriptionRequest) ProtoMessage() {}
 
 func (x *PauseSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[15]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1419,7 +1525,7 @@ func (x *PauseSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*PauseSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{15}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PauseSubscriptionRequest) GetName() string {
@@ -1441,7 +1547,7 @@ type ResumeSubscriptionRequest struct {
 
 func (x *ResumeSubscriptionRequest) Reset() {
 	*x = ResumeSubscriptionRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[16]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1559,7 @@ func (x *ResumeSubscriptionRequest) String() string {
 func (*ResumeSubscriptionRequest) ProtoMessage() {}
 
 func (x *ResumeSubscriptionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[16]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1572,7 @@ func (x *ResumeSubscriptionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeSubscriptionRequest.ProtoReflect.Descriptor instead.
 func (*ResumeSubscriptionRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{16}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResumeSubscriptionRequest) GetName() string {
@@ -1493,7 +1599,7 @@ type GetSubscriptionSecretRequest struct {
 
 func (x *GetSubscriptionSecretRequest) Reset() {
 	*x = GetSubscriptionSecretRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[17]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1611,7 @@ func (x *GetSubscriptionSecretRequest) String() string {
 func (*GetSubscriptionSecretRequest) ProtoMessage() {}
 
 func (x *GetSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[17]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1624,7 @@ func (x *GetSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSubscriptionSecretRequest.ProtoReflect.Descriptor instead.
 func (*GetSubscriptionSecretRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{17}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetSubscriptionSecretRequest) GetName() string {
@@ -1543,7 +1649,7 @@ type SubscriptionSecret struct {
 
 func (x *SubscriptionSecret) Reset() {
 	*x = SubscriptionSecret{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[18]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1661,7 @@ func (x *SubscriptionSecret) String() string {
 func (*SubscriptionSecret) ProtoMessage() {}
 
 func (x *SubscriptionSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[18]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1674,7 @@ func (x *SubscriptionSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionSecret.ProtoReflect.Descriptor instead.
 func (*SubscriptionSecret) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{18}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SubscriptionSecret) GetName() string {
@@ -1606,7 +1712,7 @@ type ActiveSecret struct {
 
 func (x *ActiveSecret) Reset() {
 	*x = ActiveSecret{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[19]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1724,7 @@ func (x *ActiveSecret) String() string {
 func (*ActiveSecret) ProtoMessage() {}
 
 func (x *ActiveSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[19]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1737,7 @@ func (x *ActiveSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActiveSecret.ProtoReflect.Descriptor instead.
 func (*ActiveSecret) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{19}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ActiveSecret) GetSecret() string {
@@ -1672,7 +1778,7 @@ type RotateSubscriptionSecretRequest struct {
 
 func (x *RotateSubscriptionSecretRequest) Reset() {
 	*x = RotateSubscriptionSecretRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[20]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1790,7 @@ func (x *RotateSubscriptionSecretRequest) String() string {
 func (*RotateSubscriptionSecretRequest) ProtoMessage() {}
 
 func (x *RotateSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[20]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1803,7 @@ func (x *RotateSubscriptionSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSubscriptionSecretRequest.ProtoReflect.Descriptor instead.
 func (*RotateSubscriptionSecretRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{20}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RotateSubscriptionSecretRequest) GetName() string {
@@ -1737,7 +1843,7 @@ type SendTestRequest struct {
 
 func (x *SendTestRequest) Reset() {
 	*x = SendTestRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[21]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1855,7 @@ func (x *SendTestRequest) String() string {
 func (*SendTestRequest) ProtoMessage() {}
 
 func (x *SendTestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[21]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +1868,7 @@ func (x *SendTestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendTestRequest.ProtoReflect.Descriptor instead.
 func (*SendTestRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{21}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SendTestRequest) GetName() string {
@@ -1816,7 +1922,7 @@ type SendTestResponse struct {
 
 func (x *SendTestResponse) Reset() {
 	*x = SendTestResponse{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[22]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +1934,7 @@ func (x *SendTestResponse) String() string {
 func (*SendTestResponse) ProtoMessage() {}
 
 func (x *SendTestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[22]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +1947,7 @@ func (x *SendTestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendTestResponse.ProtoReflect.Descriptor instead.
 func (*SendTestResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{22}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SendTestResponse) GetEventId() string {
@@ -1930,7 +2036,7 @@ type ListSigningKeysRequest struct {
 
 func (x *ListSigningKeysRequest) Reset() {
 	*x = ListSigningKeysRequest{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[23]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2048,7 @@ func (x *ListSigningKeysRequest) String() string {
 func (*ListSigningKeysRequest) ProtoMessage() {}
 
 func (x *ListSigningKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[23]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2061,7 @@ func (x *ListSigningKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSigningKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListSigningKeysRequest) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{23}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListSigningKeysRequest) GetParent() string {
@@ -1997,7 +2103,7 @@ type ListSigningKeysResponse struct {
 
 func (x *ListSigningKeysResponse) Reset() {
 	*x = ListSigningKeysResponse{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[24]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2115,7 @@ func (x *ListSigningKeysResponse) String() string {
 func (*ListSigningKeysResponse) ProtoMessage() {}
 
 func (x *ListSigningKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[24]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2128,7 @@ func (x *ListSigningKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSigningKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListSigningKeysResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{24}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListSigningKeysResponse) GetKeys() []*SigningKey {
@@ -2066,7 +2172,7 @@ type SigningKey struct {
 
 func (x *SigningKey) Reset() {
 	*x = SigningKey{}
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[25]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2184,7 @@ func (x *SigningKey) String() string {
 func (*SigningKey) ProtoMessage() {}
 
 func (x *SigningKey) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[25]
+	mi := &file_fanfare_v1_subscription_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2197,7 @@ func (x *SigningKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SigningKey.ProtoReflect.Descriptor instead.
 func (*SigningKey) Descriptor() ([]byte, []int) {
-	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{25}
+	return file_fanfare_v1_subscription_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SigningKey) GetKty() string {
@@ -2162,7 +2268,7 @@ var File_fanfare_v1_subscription_service_proto protoreflect.FileDescriptor
 const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"%fanfare/v1/subscription_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf7\v\n" +
+	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\f\n" +
 	"\fSubscription\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x15\n" +
 	"\x03url\x18\x02 \x01(\tB\x03\xe0A\x02R\x03url\x12\x1f\n" +
@@ -2204,7 +2310,8 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"tlsTimeout\x12 \n" +
 	"\vcompression\x18\x1b \x01(\tR\vcompression\x12,\n" +
 	"\x12omit_trace_context\x18\x1c \x01(\bR\x10omitTraceContext\x12\"\n" +
-	"\fverification\x18\x1e \x01(\tR\fverification\x1a:\n" +
+	"\fverification\x18\x1e \x01(\tR\fverification\x12:\n" +
+	"\thandshake\x18\x1d \x01(\v2\x1c.fanfare.v1.WebhookHandshakeR\thandshake\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
@@ -2215,7 +2322,13 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"\x06PAUSED\x10\x02\x12\f\n" +
 	"\bDISABLED\x10\x03B\t\n" +
-	"\a_secret\"\xcb\x01\n" +
+	"\a_secret\"\xe3\x01\n" +
+	"\x10WebhookHandshake\x12.\n" +
+	"\x13requests_per_minute\x18\x01 \x01(\rR\x11requestsPerMinute\x12\x1b\n" +
+	"\x06origin\x18\x02 \x01(\tB\x03\xe0A\x03R\x06origin\x12B\n" +
+	"\x1ballowed_requests_per_minute\x18\x03 \x01(\rB\x03\xe0A\x03R\x18allowedRequestsPerMinute\x12>\n" +
+	"\n" +
+	"grant_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\tgrantTime\"\xcb\x01\n" +
 	"\x0eAuthentication\x127\n" +
 	"\x05basic\x18\x01 \x01(\v2\x1f.fanfare.v1.BasicAuthenticationH\x00R\x05basic\x12:\n" +
 	"\x06bearer\x18\x02 \x01(\v2 .fanfare.v1.BearerAuthenticationH\x00R\x06bearer\x12:\n" +
@@ -2273,11 +2386,12 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"\x83\x01\n" +
 	"\x19ListSubscriptionsResponse\x12>\n" +
 	"\rsubscriptions\x18\x01 \x03(\v2\x18.fanfare.v1.SubscriptionR\rsubscriptions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9b\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc6\x01\n" +
 	"\x19UpdateSubscriptionRequest\x12A\n" +
 	"\fsubscription\x18\x01 \x01(\v2\x18.fanfare.v1.SubscriptionB\x03\xe0A\x02R\fsubscription\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"H\n" +
+	"updateMask\x12)\n" +
+	"\x10keep_credentials\x18\x03 \x01(\bR\x0fkeepCredentials\"H\n" +
 	"\x19DeleteSubscriptionRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\"3\n" +
@@ -2376,106 +2490,109 @@ func file_fanfare_v1_subscription_service_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_v1_subscription_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fanfare_v1_subscription_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_fanfare_v1_subscription_service_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_fanfare_v1_subscription_service_proto_goTypes = []any{
 	(Subscription_State)(0),                 // 0: fanfare.v1.Subscription.State
 	(*Subscription)(nil),                    // 1: fanfare.v1.Subscription
-	(*Authentication)(nil),                  // 2: fanfare.v1.Authentication
-	(*BasicAuthentication)(nil),             // 3: fanfare.v1.BasicAuthentication
-	(*BearerAuthentication)(nil),            // 4: fanfare.v1.BearerAuthentication
-	(*Oauth2Authentication)(nil),            // 5: fanfare.v1.Oauth2Authentication
-	(*TlsOptions)(nil),                      // 6: fanfare.v1.TlsOptions
-	(*Signing)(nil),                         // 7: fanfare.v1.Signing
-	(*HmacSigning)(nil),                     // 8: fanfare.v1.HmacSigning
-	(*SubscriptionHealth)(nil),              // 9: fanfare.v1.SubscriptionHealth
-	(*CreateSubscriptionRequest)(nil),       // 10: fanfare.v1.CreateSubscriptionRequest
-	(*GetSubscriptionRequest)(nil),          // 11: fanfare.v1.GetSubscriptionRequest
-	(*ListSubscriptionsRequest)(nil),        // 12: fanfare.v1.ListSubscriptionsRequest
-	(*ListSubscriptionsResponse)(nil),       // 13: fanfare.v1.ListSubscriptionsResponse
-	(*UpdateSubscriptionRequest)(nil),       // 14: fanfare.v1.UpdateSubscriptionRequest
-	(*DeleteSubscriptionRequest)(nil),       // 15: fanfare.v1.DeleteSubscriptionRequest
-	(*PauseSubscriptionRequest)(nil),        // 16: fanfare.v1.PauseSubscriptionRequest
-	(*ResumeSubscriptionRequest)(nil),       // 17: fanfare.v1.ResumeSubscriptionRequest
-	(*GetSubscriptionSecretRequest)(nil),    // 18: fanfare.v1.GetSubscriptionSecretRequest
-	(*SubscriptionSecret)(nil),              // 19: fanfare.v1.SubscriptionSecret
-	(*ActiveSecret)(nil),                    // 20: fanfare.v1.ActiveSecret
-	(*RotateSubscriptionSecretRequest)(nil), // 21: fanfare.v1.RotateSubscriptionSecretRequest
-	(*SendTestRequest)(nil),                 // 22: fanfare.v1.SendTestRequest
-	(*SendTestResponse)(nil),                // 23: fanfare.v1.SendTestResponse
-	(*ListSigningKeysRequest)(nil),          // 24: fanfare.v1.ListSigningKeysRequest
-	(*ListSigningKeysResponse)(nil),         // 25: fanfare.v1.ListSigningKeysResponse
-	(*SigningKey)(nil),                      // 26: fanfare.v1.SigningKey
-	nil,                                     // 27: fanfare.v1.Subscription.HeadersEntry
-	nil,                                     // 28: fanfare.v1.Oauth2Authentication.ParametersEntry
-	nil,                                     // 29: fanfare.v1.SendTestResponse.RequestHeadersEntry
-	nil,                                     // 30: fanfare.v1.SendTestResponse.ResponseHeadersEntry
-	(*durationpb.Duration)(nil),             // 31: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),           // 32: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),           // 33: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),                   // 34: google.protobuf.Empty
+	(*WebhookHandshake)(nil),                // 2: fanfare.v1.WebhookHandshake
+	(*Authentication)(nil),                  // 3: fanfare.v1.Authentication
+	(*BasicAuthentication)(nil),             // 4: fanfare.v1.BasicAuthentication
+	(*BearerAuthentication)(nil),            // 5: fanfare.v1.BearerAuthentication
+	(*Oauth2Authentication)(nil),            // 6: fanfare.v1.Oauth2Authentication
+	(*TlsOptions)(nil),                      // 7: fanfare.v1.TlsOptions
+	(*Signing)(nil),                         // 8: fanfare.v1.Signing
+	(*HmacSigning)(nil),                     // 9: fanfare.v1.HmacSigning
+	(*SubscriptionHealth)(nil),              // 10: fanfare.v1.SubscriptionHealth
+	(*CreateSubscriptionRequest)(nil),       // 11: fanfare.v1.CreateSubscriptionRequest
+	(*GetSubscriptionRequest)(nil),          // 12: fanfare.v1.GetSubscriptionRequest
+	(*ListSubscriptionsRequest)(nil),        // 13: fanfare.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil),       // 14: fanfare.v1.ListSubscriptionsResponse
+	(*UpdateSubscriptionRequest)(nil),       // 15: fanfare.v1.UpdateSubscriptionRequest
+	(*DeleteSubscriptionRequest)(nil),       // 16: fanfare.v1.DeleteSubscriptionRequest
+	(*PauseSubscriptionRequest)(nil),        // 17: fanfare.v1.PauseSubscriptionRequest
+	(*ResumeSubscriptionRequest)(nil),       // 18: fanfare.v1.ResumeSubscriptionRequest
+	(*GetSubscriptionSecretRequest)(nil),    // 19: fanfare.v1.GetSubscriptionSecretRequest
+	(*SubscriptionSecret)(nil),              // 20: fanfare.v1.SubscriptionSecret
+	(*ActiveSecret)(nil),                    // 21: fanfare.v1.ActiveSecret
+	(*RotateSubscriptionSecretRequest)(nil), // 22: fanfare.v1.RotateSubscriptionSecretRequest
+	(*SendTestRequest)(nil),                 // 23: fanfare.v1.SendTestRequest
+	(*SendTestResponse)(nil),                // 24: fanfare.v1.SendTestResponse
+	(*ListSigningKeysRequest)(nil),          // 25: fanfare.v1.ListSigningKeysRequest
+	(*ListSigningKeysResponse)(nil),         // 26: fanfare.v1.ListSigningKeysResponse
+	(*SigningKey)(nil),                      // 27: fanfare.v1.SigningKey
+	nil,                                     // 28: fanfare.v1.Subscription.HeadersEntry
+	nil,                                     // 29: fanfare.v1.Oauth2Authentication.ParametersEntry
+	nil,                                     // 30: fanfare.v1.SendTestResponse.RequestHeadersEntry
+	nil,                                     // 31: fanfare.v1.SendTestResponse.ResponseHeadersEntry
+	(*durationpb.Duration)(nil),             // 32: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),           // 33: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),           // 34: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),                   // 35: google.protobuf.Empty
 }
 var file_fanfare_v1_subscription_service_proto_depIdxs = []int32{
-	31, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
-	31, // 1: fanfare.v1.Subscription.timeout:type_name -> google.protobuf.Duration
-	32, // 2: fanfare.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
-	32, // 3: fanfare.v1.Subscription.update_time:type_name -> google.protobuf.Timestamp
-	9,  // 4: fanfare.v1.Subscription.health:type_name -> fanfare.v1.SubscriptionHealth
+	32, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
+	32, // 1: fanfare.v1.Subscription.timeout:type_name -> google.protobuf.Duration
+	33, // 2: fanfare.v1.Subscription.create_time:type_name -> google.protobuf.Timestamp
+	33, // 3: fanfare.v1.Subscription.update_time:type_name -> google.protobuf.Timestamp
+	10, // 4: fanfare.v1.Subscription.health:type_name -> fanfare.v1.SubscriptionHealth
 	0,  // 5: fanfare.v1.Subscription.state:type_name -> fanfare.v1.Subscription.State
-	32, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
-	31, // 7: fanfare.v1.Subscription.batch_wait:type_name -> google.protobuf.Duration
-	7,  // 8: fanfare.v1.Subscription.signing:type_name -> fanfare.v1.Signing
-	27, // 9: fanfare.v1.Subscription.headers:type_name -> fanfare.v1.Subscription.HeadersEntry
-	2,  // 10: fanfare.v1.Subscription.authentication:type_name -> fanfare.v1.Authentication
-	6,  // 11: fanfare.v1.Subscription.tls:type_name -> fanfare.v1.TlsOptions
-	31, // 12: fanfare.v1.Subscription.connect_timeout:type_name -> google.protobuf.Duration
-	31, // 13: fanfare.v1.Subscription.tls_timeout:type_name -> google.protobuf.Duration
-	3,  // 14: fanfare.v1.Authentication.basic:type_name -> fanfare.v1.BasicAuthentication
-	4,  // 15: fanfare.v1.Authentication.bearer:type_name -> fanfare.v1.BearerAuthentication
-	5,  // 16: fanfare.v1.Authentication.oauth2:type_name -> fanfare.v1.Oauth2Authentication
-	28, // 17: fanfare.v1.Oauth2Authentication.parameters:type_name -> fanfare.v1.Oauth2Authentication.ParametersEntry
-	8,  // 18: fanfare.v1.Signing.hmac:type_name -> fanfare.v1.HmacSigning
-	32, // 19: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
-	32, // 20: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
-	32, // 21: fanfare.v1.SubscriptionHealth.hold_time:type_name -> google.protobuf.Timestamp
-	1,  // 22: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	1,  // 23: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
-	1,  // 24: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	33, // 25: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
-	20, // 26: fanfare.v1.SubscriptionSecret.secrets:type_name -> fanfare.v1.ActiveSecret
-	32, // 27: fanfare.v1.ActiveSecret.expire_time:type_name -> google.protobuf.Timestamp
-	31, // 28: fanfare.v1.RotateSubscriptionSecretRequest.grace:type_name -> google.protobuf.Duration
-	29, // 29: fanfare.v1.SendTestResponse.request_headers:type_name -> fanfare.v1.SendTestResponse.RequestHeadersEntry
-	31, // 30: fanfare.v1.SendTestResponse.latency:type_name -> google.protobuf.Duration
-	30, // 31: fanfare.v1.SendTestResponse.response_headers:type_name -> fanfare.v1.SendTestResponse.ResponseHeadersEntry
-	26, // 32: fanfare.v1.ListSigningKeysResponse.keys:type_name -> fanfare.v1.SigningKey
-	32, // 33: fanfare.v1.SigningKey.expire_time:type_name -> google.protobuf.Timestamp
-	10, // 34: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
-	11, // 35: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
-	12, // 36: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
-	14, // 37: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
-	15, // 38: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
-	16, // 39: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
-	17, // 40: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
-	18, // 41: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
-	21, // 42: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:input_type -> fanfare.v1.RotateSubscriptionSecretRequest
-	22, // 43: fanfare.v1.SubscriptionService.SendTest:input_type -> fanfare.v1.SendTestRequest
-	24, // 44: fanfare.v1.SubscriptionService.ListSigningKeys:input_type -> fanfare.v1.ListSigningKeysRequest
-	1,  // 45: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 46: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
-	13, // 47: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
-	1,  // 48: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
-	34, // 49: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	1,  // 50: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 51: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
-	19, // 52: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
-	19, // 53: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
-	23, // 54: fanfare.v1.SubscriptionService.SendTest:output_type -> fanfare.v1.SendTestResponse
-	25, // 55: fanfare.v1.SubscriptionService.ListSigningKeys:output_type -> fanfare.v1.ListSigningKeysResponse
-	45, // [45:56] is the sub-list for method output_type
-	34, // [34:45] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	33, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
+	32, // 7: fanfare.v1.Subscription.batch_wait:type_name -> google.protobuf.Duration
+	8,  // 8: fanfare.v1.Subscription.signing:type_name -> fanfare.v1.Signing
+	28, // 9: fanfare.v1.Subscription.headers:type_name -> fanfare.v1.Subscription.HeadersEntry
+	3,  // 10: fanfare.v1.Subscription.authentication:type_name -> fanfare.v1.Authentication
+	7,  // 11: fanfare.v1.Subscription.tls:type_name -> fanfare.v1.TlsOptions
+	32, // 12: fanfare.v1.Subscription.connect_timeout:type_name -> google.protobuf.Duration
+	32, // 13: fanfare.v1.Subscription.tls_timeout:type_name -> google.protobuf.Duration
+	2,  // 14: fanfare.v1.Subscription.handshake:type_name -> fanfare.v1.WebhookHandshake
+	33, // 15: fanfare.v1.WebhookHandshake.grant_time:type_name -> google.protobuf.Timestamp
+	4,  // 16: fanfare.v1.Authentication.basic:type_name -> fanfare.v1.BasicAuthentication
+	5,  // 17: fanfare.v1.Authentication.bearer:type_name -> fanfare.v1.BearerAuthentication
+	6,  // 18: fanfare.v1.Authentication.oauth2:type_name -> fanfare.v1.Oauth2Authentication
+	29, // 19: fanfare.v1.Oauth2Authentication.parameters:type_name -> fanfare.v1.Oauth2Authentication.ParametersEntry
+	9,  // 20: fanfare.v1.Signing.hmac:type_name -> fanfare.v1.HmacSigning
+	33, // 21: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
+	33, // 22: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
+	33, // 23: fanfare.v1.SubscriptionHealth.hold_time:type_name -> google.protobuf.Timestamp
+	1,  // 24: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	1,  // 25: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
+	1,  // 26: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	34, // 27: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	21, // 28: fanfare.v1.SubscriptionSecret.secrets:type_name -> fanfare.v1.ActiveSecret
+	33, // 29: fanfare.v1.ActiveSecret.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 30: fanfare.v1.RotateSubscriptionSecretRequest.grace:type_name -> google.protobuf.Duration
+	30, // 31: fanfare.v1.SendTestResponse.request_headers:type_name -> fanfare.v1.SendTestResponse.RequestHeadersEntry
+	32, // 32: fanfare.v1.SendTestResponse.latency:type_name -> google.protobuf.Duration
+	31, // 33: fanfare.v1.SendTestResponse.response_headers:type_name -> fanfare.v1.SendTestResponse.ResponseHeadersEntry
+	27, // 34: fanfare.v1.ListSigningKeysResponse.keys:type_name -> fanfare.v1.SigningKey
+	33, // 35: fanfare.v1.SigningKey.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 36: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
+	12, // 37: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
+	13, // 38: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
+	15, // 39: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
+	16, // 40: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
+	17, // 41: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
+	18, // 42: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
+	19, // 43: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
+	22, // 44: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:input_type -> fanfare.v1.RotateSubscriptionSecretRequest
+	23, // 45: fanfare.v1.SubscriptionService.SendTest:input_type -> fanfare.v1.SendTestRequest
+	25, // 46: fanfare.v1.SubscriptionService.ListSigningKeys:input_type -> fanfare.v1.ListSigningKeysRequest
+	1,  // 47: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 48: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
+	14, // 49: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
+	1,  // 50: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
+	35, // 51: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	1,  // 52: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 53: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
+	20, // 54: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	20, // 55: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	24, // 56: fanfare.v1.SubscriptionService.SendTest:output_type -> fanfare.v1.SendTestResponse
+	26, // 57: fanfare.v1.SubscriptionService.ListSigningKeys:output_type -> fanfare.v1.ListSigningKeysResponse
+	47, // [47:58] is the sub-list for method output_type
+	36, // [36:47] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_subscription_service_proto_init() }
@@ -2484,7 +2601,7 @@ func file_fanfare_v1_subscription_service_proto_init() {
 		return
 	}
 	file_fanfare_v1_subscription_service_proto_msgTypes[0].OneofWrappers = []any{}
-	file_fanfare_v1_subscription_service_proto_msgTypes[1].OneofWrappers = []any{
+	file_fanfare_v1_subscription_service_proto_msgTypes[2].OneofWrappers = []any{
 		(*Authentication_Basic)(nil),
 		(*Authentication_Bearer)(nil),
 		(*Authentication_Oauth2)(nil),
@@ -2495,7 +2612,7 @@ func file_fanfare_v1_subscription_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_v1_subscription_service_proto_rawDesc), len(file_fanfare_v1_subscription_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -53,6 +53,9 @@ type SubscriptionServiceClient interface {
 	// UpdateSubscription changes the fields named in update_mask. What is owed
 	// already is sent the new way from its next attempt on; new event types
 	// count for events published after the answer.
+	//
+	// ABORTED: the subscription was changed while its endpoint was asked what
+	// verification and handshake ask; call again.
 	UpdateSubscription(ctx context.Context, in *UpdateSubscriptionRequest, opts ...grpc.CallOption) (*Subscription, error)
 	// DeleteSubscription removes a subscription. What it is still owed is
 	// cancelled; requests on the wire end as they end.
@@ -221,6 +224,9 @@ type SubscriptionServiceServer interface {
 	// UpdateSubscription changes the fields named in update_mask. What is owed
 	// already is sent the new way from its next attempt on; new event types
 	// count for events published after the answer.
+	//
+	// ABORTED: the subscription was changed while its endpoint was asked what
+	// verification and handshake ask; call again.
 	UpdateSubscription(context.Context, *UpdateSubscriptionRequest) (*Subscription, error)
 	// DeleteSubscription removes a subscription. What it is still owed is
 	// cancelled; requests on the wire end as they end.

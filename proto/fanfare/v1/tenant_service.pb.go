@@ -35,10 +35,18 @@ type Tenant struct {
 	CreateTime  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// How many events a second are sent to all of its subscriptions together at
 	// most, and how many at once; as rate and burst of a subscription.
-	Rate          float64 `protobuf:"fixed64,40,opt,name=rate,proto3" json:"rate,omitempty"`
-	Burst         uint32  `protobuf:"varint,41,opt,name=burst,proto3" json:"burst,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Rate  float64 `protobuf:"fixed64,40,opt,name=rate,proto3" json:"rate,omitempty"`
+	Burst uint32  `protobuf:"varint,41,opt,name=burst,proto3" json:"burst,omitempty"`
+	// How the endpoints of its subscriptions are verified where they do not say
+	// it themselves, and how at the least: `ping`, `challenge`, which asks for
+	// more, or empty for not at all; as verification of a subscription. It counts
+	// when a subscription is created, or moved to another url, from now on.
+	Verification string `protobuf:"bytes,20,opt,name=verification,proto3" json:"verification,omitempty"`
+	// A subscription may ask its endpoint for less than verification, `none`
+	// included.
+	AllowWeakerVerification bool `protobuf:"varint,21,opt,name=allow_weaker_verification,json=allowWeakerVerification,proto3" json:"allow_weaker_verification,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
 }
 
 func (x *Tenant) Reset() {
@@ -104,6 +112,20 @@ func (x *Tenant) GetBurst() uint32 {
 		return x.Burst
 	}
 	return 0
+}
+
+func (x *Tenant) GetVerification() string {
+	if x != nil {
+		return x.Verification
+	}
+	return ""
+}
+
+func (x *Tenant) GetAllowWeakerVerification() bool {
+	if x != nil {
+		return x.AllowWeakerVerification
+	}
+	return false
 }
 
 type CreateTenantRequest struct {
@@ -316,8 +338,8 @@ type UpdateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The tenant, by name, with its new values.
 	Tenant *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	// Which fields to change: display_name, rate, burst. If absent: those that
-	// are set.
+	// Which fields to change: display_name, rate, burst, verification,
+	// allow_weaker_verification. If absent: those that are set.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -417,14 +439,16 @@ var File_fanfare_v1_tenant_service_proto protoreflect.FileDescriptor
 const file_fanfare_v1_tenant_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1ffanfare/v1/tenant_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x01\n" +
+	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n" +
 	"\x06Tenant\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12@\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime\x12\x12\n" +
 	"\x04rate\x18( \x01(\x01R\x04rate\x12\x14\n" +
-	"\x05burst\x18) \x01(\rR\x05burst\"c\n" +
+	"\x05burst\x18) \x01(\rR\x05burst\x12\"\n" +
+	"\fverification\x18\x14 \x01(\tR\fverification\x12:\n" +
+	"\x19allow_weaker_verification\x18\x15 \x01(\bR\x17allowWeakerVerification\"c\n" +
 	"\x13CreateTenantRequest\x12 \n" +
 	"\ttenant_id\x18\x01 \x01(\tB\x03\xe0A\x02R\btenantId\x12*\n" +
 	"\x06tenant\x18\x02 \x01(\v2\x12.fanfare.v1.TenantR\x06tenant\"+\n" +

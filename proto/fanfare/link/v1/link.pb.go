@@ -82,7 +82,7 @@ func (x Outcome_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome_Kind.Descriptor instead.
 func (Outcome_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{6, 0}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{7, 0}
 }
 
 type AttachRequest struct {
@@ -93,6 +93,7 @@ type AttachRequest struct {
 	//	*AttachRequest_Claim
 	//	*AttachRequest_Release
 	//	*AttachRequest_Outcomes
+	//	*AttachRequest_Credit
 	Message       isAttachRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -171,6 +172,15 @@ func (x *AttachRequest) GetOutcomes() *OutcomeBatch {
 	return nil
 }
 
+func (x *AttachRequest) GetCredit() *Credit {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_Credit); ok {
+			return x.Credit
+		}
+	}
+	return nil
+}
+
 type isAttachRequest_Message interface {
 	isAttachRequest_Message()
 }
@@ -191,6 +201,10 @@ type AttachRequest_Outcomes struct {
 	Outcomes *OutcomeBatch `protobuf:"bytes,4,opt,name=outcomes,proto3,oneof"`
 }
 
+type AttachRequest_Credit struct {
+	Credit *Credit `protobuf:"bytes,20,opt,name=credit,proto3,oneof"`
+}
+
 func (*AttachRequest_Hello) isAttachRequest_Message() {}
 
 func (*AttachRequest_Claim) isAttachRequest_Message() {}
@@ -198,6 +212,63 @@ func (*AttachRequest_Claim) isAttachRequest_Message() {}
 func (*AttachRequest_Release) isAttachRequest_Message() {}
 
 func (*AttachRequest_Outcomes) isAttachRequest_Message() {}
+
+func (*AttachRequest_Credit) isAttachRequest_Message() {}
+
+// Credit changes what Hello has granted: in total, what the worker has already
+// included. Where that is more, nothing is sent until it is less. Only to a
+// leader whose Welcome said that it takes it.
+type Credit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CreditCount   uint32                 `protobuf:"varint,1,opt,name=credit_count,json=creditCount,proto3" json:"credit_count,omitempty"`
+	CreditBytes   uint64                 `protobuf:"varint,2,opt,name=credit_bytes,json=creditBytes,proto3" json:"credit_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Credit) Reset() {
+	*x = Credit{}
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Credit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Credit) ProtoMessage() {}
+
+func (x *Credit) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Credit.ProtoReflect.Descriptor instead.
+func (*Credit) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Credit) GetCreditCount() uint32 {
+	if x != nil {
+		return x.CreditCount
+	}
+	return 0
+}
+
+func (x *Credit) GetCreditBytes() uint64 {
+	if x != nil {
+		return x.CreditBytes
+	}
+	return 0
+}
 
 // Hello begins a session. First message of the worker, and only once.
 type Hello struct {
@@ -226,7 +297,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[1]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -238,7 +309,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[1]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,7 +322,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{1}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Hello) GetWorker() string {
@@ -333,7 +404,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[2]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -345,7 +416,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[2]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -358,7 +429,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Claim) GetSlot() int32 {
@@ -394,7 +465,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[3]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +477,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[3]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +490,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{3}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Release) GetSlot() int32 {
@@ -441,7 +512,7 @@ type DeliveryRef struct {
 
 func (x *DeliveryRef) Reset() {
 	*x = DeliveryRef{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[4]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -453,7 +524,7 @@ func (x *DeliveryRef) String() string {
 func (*DeliveryRef) ProtoMessage() {}
 
 func (x *DeliveryRef) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[4]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -466,7 +537,7 @@ func (x *DeliveryRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliveryRef.ProtoReflect.Descriptor instead.
 func (*DeliveryRef) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{4}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DeliveryRef) GetSubscription() uint64 {
@@ -503,7 +574,7 @@ type OutcomeBatch struct {
 
 func (x *OutcomeBatch) Reset() {
 	*x = OutcomeBatch{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[5]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +586,7 @@ func (x *OutcomeBatch) String() string {
 func (*OutcomeBatch) ProtoMessage() {}
 
 func (x *OutcomeBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[5]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +599,7 @@ func (x *OutcomeBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeBatch.ProtoReflect.Descriptor instead.
 func (*OutcomeBatch) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *OutcomeBatch) GetNumber() uint64 {
@@ -574,7 +645,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[6]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +657,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[6]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +670,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{6}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Outcome) GetKind() Outcome_Kind {
@@ -710,7 +781,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[7]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +793,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[7]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +806,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{7}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -848,13 +919,15 @@ type Welcome struct {
 	// comes first.
 	OutcomeIntervalMs uint32 `protobuf:"varint,2,opt,name=outcome_interval_ms,json=outcomeIntervalMs,proto3" json:"outcome_interval_ms,omitempty"`
 	OutcomeBatch      uint32 `protobuf:"varint,3,opt,name=outcome_batch,json=outcomeBatch,proto3" json:"outcome_batch,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The leader understands Credit.
+	TakesCredit   bool `protobuf:"varint,20,opt,name=takes_credit,json=takesCredit,proto3" json:"takes_credit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[8]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +939,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[8]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +952,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Welcome) GetEpoch() uint64 {
@@ -903,6 +976,13 @@ func (x *Welcome) GetOutcomeBatch() uint32 {
 	return 0
 }
 
+func (x *Welcome) GetTakesCredit() bool {
+	if x != nil {
+		return x.TakesCredit
+	}
+	return false
+}
+
 // ShardSnapshot is all subscriptions of a shard, in answer to a Claim. It may
 // come in parts; the last has `complete`.
 type ShardSnapshot struct {
@@ -917,7 +997,7 @@ type ShardSnapshot struct {
 
 func (x *ShardSnapshot) Reset() {
 	*x = ShardSnapshot{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[9]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1009,7 @@ func (x *ShardSnapshot) String() string {
 func (*ShardSnapshot) ProtoMessage() {}
 
 func (x *ShardSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[9]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1022,7 @@ func (x *ShardSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardSnapshot.ProtoReflect.Descriptor instead.
 func (*ShardSnapshot) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{9}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ShardSnapshot) GetSlot() int32 {
@@ -988,7 +1068,7 @@ type SubscriptionDelta struct {
 
 func (x *SubscriptionDelta) Reset() {
 	*x = SubscriptionDelta{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[10]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1080,7 @@ func (x *SubscriptionDelta) String() string {
 func (*SubscriptionDelta) ProtoMessage() {}
 
 func (x *SubscriptionDelta) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[10]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1093,7 @@ func (x *SubscriptionDelta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionDelta.ProtoReflect.Descriptor instead.
 func (*SubscriptionDelta) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{10}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SubscriptionDelta) GetSlot() int32 {
@@ -1057,7 +1137,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[11]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1069,7 +1149,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[11]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1082,7 +1162,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{11}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Endpoint) GetNumber() uint64 {
@@ -1139,7 +1219,7 @@ type Credentials struct {
 
 func (x *Credentials) Reset() {
 	*x = Credentials{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1231,7 @@ func (x *Credentials) String() string {
 func (*Credentials) ProtoMessage() {}
 
 func (x *Credentials) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1244,7 @@ func (x *Credentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credentials.ProtoReflect.Descriptor instead.
 func (*Credentials) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{12}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Credentials) GetHeaders() map[string]string {
@@ -1208,7 +1288,7 @@ type Dispatch struct {
 
 func (x *Dispatch) Reset() {
 	*x = Dispatch{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[13]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1300,7 @@ func (x *Dispatch) String() string {
 func (*Dispatch) ProtoMessage() {}
 
 func (x *Dispatch) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[13]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1313,7 @@ func (x *Dispatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dispatch.ProtoReflect.Descriptor instead.
 func (*Dispatch) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{13}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Dispatch) GetSequence() uint64 {
@@ -1296,7 +1376,7 @@ type DispatchBatch struct {
 
 func (x *DispatchBatch) Reset() {
 	*x = DispatchBatch{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1388,7 @@ func (x *DispatchBatch) String() string {
 func (*DispatchBatch) ProtoMessage() {}
 
 func (x *DispatchBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +1401,7 @@ func (x *DispatchBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DispatchBatch.ProtoReflect.Descriptor instead.
 func (*DispatchBatch) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{14}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DispatchBatch) GetDispatches() []*Dispatch {
@@ -1352,7 +1432,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1444,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[15]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1457,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{15}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Target) GetSubscription() uint64 {
@@ -1419,7 +1499,7 @@ type Durable struct {
 
 func (x *Durable) Reset() {
 	*x = Durable{}
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[16]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1511,7 @@ func (x *Durable) String() string {
 func (*Durable) ProtoMessage() {}
 
 func (x *Durable) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_link_proto_msgTypes[16]
+	mi := &file_fanfare_link_v1_link_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1524,7 @@ func (x *Durable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Durable.ProtoReflect.Descriptor instead.
 func (*Durable) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{16}
+	return file_fanfare_link_v1_link_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Durable) GetNumber() uint64 {
@@ -1458,13 +1538,17 @@ var File_fanfare_link_v1_link_proto protoreflect.FileDescriptor
 
 const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\n" +
-	"\x1afanfare/link/v1/link.proto\x12\x0ffanfare.link.v1\x1a%fanfare/v1/subscription_service.proto\"\xed\x01\n" +
+	"\x1afanfare/link/v1/link.proto\x12\x0ffanfare.link.v1\x1a%fanfare/v1/subscription_service.proto\"\xa0\x02\n" +
 	"\rAttachRequest\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.fanfare.link.v1.HelloH\x00R\x05hello\x12.\n" +
 	"\x05claim\x18\x02 \x01(\v2\x16.fanfare.link.v1.ClaimH\x00R\x05claim\x124\n" +
 	"\arelease\x18\x03 \x01(\v2\x18.fanfare.link.v1.ReleaseH\x00R\arelease\x12;\n" +
-	"\boutcomes\x18\x04 \x01(\v2\x1d.fanfare.link.v1.OutcomeBatchH\x00R\boutcomesB\t\n" +
-	"\amessage\"\xcf\x02\n" +
+	"\boutcomes\x18\x04 \x01(\v2\x1d.fanfare.link.v1.OutcomeBatchH\x00R\boutcomes\x121\n" +
+	"\x06credit\x18\x14 \x01(\v2\x17.fanfare.link.v1.CreditH\x00R\x06creditB\t\n" +
+	"\amessage\"N\n" +
+	"\x06Credit\x12!\n" +
+	"\fcredit_count\x18\x01 \x01(\rR\vcreditCount\x12!\n" +
+	"\fcredit_bytes\x18\x02 \x01(\x04R\vcreditBytes\"\xcf\x02\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x1c\n" +
@@ -1521,11 +1605,12 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\n" +
 	"dispatches\x18\x1e \x01(\v2\x1e.fanfare.link.v1.DispatchBatchH\x00R\n" +
 	"dispatchesB\t\n" +
-	"\amessage\"t\n" +
+	"\amessage\"\x97\x01\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12.\n" +
 	"\x13outcome_interval_ms\x18\x02 \x01(\rR\x11outcomeIntervalMs\x12#\n" +
-	"\routcome_batch\x18\x03 \x01(\rR\foutcomeBatch\"\x8e\x01\n" +
+	"\routcome_batch\x18\x03 \x01(\rR\foutcomeBatch\x12!\n" +
+	"\ftakes_credit\x18\x14 \x01(\bR\vtakesCredit\"\x8e\x01\n" +
 	"\rShardSnapshot\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x127\n" +
@@ -1586,62 +1671,64 @@ func file_fanfare_link_v1_link_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_link_v1_link_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fanfare_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_fanfare_link_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_fanfare_link_v1_link_proto_goTypes = []any{
 	(Outcome_Kind)(0),         // 0: fanfare.link.v1.Outcome.Kind
 	(*AttachRequest)(nil),     // 1: fanfare.link.v1.AttachRequest
-	(*Hello)(nil),             // 2: fanfare.link.v1.Hello
-	(*Claim)(nil),             // 3: fanfare.link.v1.Claim
-	(*Release)(nil),           // 4: fanfare.link.v1.Release
-	(*DeliveryRef)(nil),       // 5: fanfare.link.v1.DeliveryRef
-	(*OutcomeBatch)(nil),      // 6: fanfare.link.v1.OutcomeBatch
-	(*Outcome)(nil),           // 7: fanfare.link.v1.Outcome
-	(*AttachResponse)(nil),    // 8: fanfare.link.v1.AttachResponse
-	(*Welcome)(nil),           // 9: fanfare.link.v1.Welcome
-	(*ShardSnapshot)(nil),     // 10: fanfare.link.v1.ShardSnapshot
-	(*SubscriptionDelta)(nil), // 11: fanfare.link.v1.SubscriptionDelta
-	(*Endpoint)(nil),          // 12: fanfare.link.v1.Endpoint
-	(*Credentials)(nil),       // 13: fanfare.link.v1.Credentials
-	(*Dispatch)(nil),          // 14: fanfare.link.v1.Dispatch
-	(*DispatchBatch)(nil),     // 15: fanfare.link.v1.DispatchBatch
-	(*Target)(nil),            // 16: fanfare.link.v1.Target
-	(*Durable)(nil),           // 17: fanfare.link.v1.Durable
-	nil,                       // 18: fanfare.link.v1.Credentials.HeadersEntry
-	(*v1.Subscription)(nil),   // 19: fanfare.v1.Subscription
-	(*v1.Authentication)(nil), // 20: fanfare.v1.Authentication
-	(*v1.TlsOptions)(nil),     // 21: fanfare.v1.TlsOptions
+	(*Credit)(nil),            // 2: fanfare.link.v1.Credit
+	(*Hello)(nil),             // 3: fanfare.link.v1.Hello
+	(*Claim)(nil),             // 4: fanfare.link.v1.Claim
+	(*Release)(nil),           // 5: fanfare.link.v1.Release
+	(*DeliveryRef)(nil),       // 6: fanfare.link.v1.DeliveryRef
+	(*OutcomeBatch)(nil),      // 7: fanfare.link.v1.OutcomeBatch
+	(*Outcome)(nil),           // 8: fanfare.link.v1.Outcome
+	(*AttachResponse)(nil),    // 9: fanfare.link.v1.AttachResponse
+	(*Welcome)(nil),           // 10: fanfare.link.v1.Welcome
+	(*ShardSnapshot)(nil),     // 11: fanfare.link.v1.ShardSnapshot
+	(*SubscriptionDelta)(nil), // 12: fanfare.link.v1.SubscriptionDelta
+	(*Endpoint)(nil),          // 13: fanfare.link.v1.Endpoint
+	(*Credentials)(nil),       // 14: fanfare.link.v1.Credentials
+	(*Dispatch)(nil),          // 15: fanfare.link.v1.Dispatch
+	(*DispatchBatch)(nil),     // 16: fanfare.link.v1.DispatchBatch
+	(*Target)(nil),            // 17: fanfare.link.v1.Target
+	(*Durable)(nil),           // 18: fanfare.link.v1.Durable
+	nil,                       // 19: fanfare.link.v1.Credentials.HeadersEntry
+	(*v1.Subscription)(nil),   // 20: fanfare.v1.Subscription
+	(*v1.Authentication)(nil), // 21: fanfare.v1.Authentication
+	(*v1.TlsOptions)(nil),     // 22: fanfare.v1.TlsOptions
 }
 var file_fanfare_link_v1_link_proto_depIdxs = []int32{
-	2,  // 0: fanfare.link.v1.AttachRequest.hello:type_name -> fanfare.link.v1.Hello
-	3,  // 1: fanfare.link.v1.AttachRequest.claim:type_name -> fanfare.link.v1.Claim
-	4,  // 2: fanfare.link.v1.AttachRequest.release:type_name -> fanfare.link.v1.Release
-	6,  // 3: fanfare.link.v1.AttachRequest.outcomes:type_name -> fanfare.link.v1.OutcomeBatch
-	5,  // 4: fanfare.link.v1.Hello.in_hand:type_name -> fanfare.link.v1.DeliveryRef
-	5,  // 5: fanfare.link.v1.Claim.in_hand:type_name -> fanfare.link.v1.DeliveryRef
-	7,  // 6: fanfare.link.v1.OutcomeBatch.outcomes:type_name -> fanfare.link.v1.Outcome
-	0,  // 7: fanfare.link.v1.Outcome.kind:type_name -> fanfare.link.v1.Outcome.Kind
-	9,  // 8: fanfare.link.v1.AttachResponse.welcome:type_name -> fanfare.link.v1.Welcome
-	10, // 9: fanfare.link.v1.AttachResponse.snapshot:type_name -> fanfare.link.v1.ShardSnapshot
-	11, // 10: fanfare.link.v1.AttachResponse.delta:type_name -> fanfare.link.v1.SubscriptionDelta
-	14, // 11: fanfare.link.v1.AttachResponse.dispatch:type_name -> fanfare.link.v1.Dispatch
-	17, // 12: fanfare.link.v1.AttachResponse.durable:type_name -> fanfare.link.v1.Durable
-	15, // 13: fanfare.link.v1.AttachResponse.dispatches:type_name -> fanfare.link.v1.DispatchBatch
-	12, // 14: fanfare.link.v1.ShardSnapshot.endpoints:type_name -> fanfare.link.v1.Endpoint
-	12, // 15: fanfare.link.v1.SubscriptionDelta.put:type_name -> fanfare.link.v1.Endpoint
-	19, // 16: fanfare.link.v1.Endpoint.subscription:type_name -> fanfare.v1.Subscription
-	13, // 17: fanfare.link.v1.Endpoint.credentials:type_name -> fanfare.link.v1.Credentials
-	18, // 18: fanfare.link.v1.Credentials.headers:type_name -> fanfare.link.v1.Credentials.HeadersEntry
-	20, // 19: fanfare.link.v1.Credentials.authentication:type_name -> fanfare.v1.Authentication
-	21, // 20: fanfare.link.v1.Credentials.tls:type_name -> fanfare.v1.TlsOptions
-	16, // 21: fanfare.link.v1.Dispatch.targets:type_name -> fanfare.link.v1.Target
-	14, // 22: fanfare.link.v1.DispatchBatch.dispatches:type_name -> fanfare.link.v1.Dispatch
-	1,  // 23: fanfare.link.v1.LinkService.Attach:input_type -> fanfare.link.v1.AttachRequest
-	8,  // 24: fanfare.link.v1.LinkService.Attach:output_type -> fanfare.link.v1.AttachResponse
-	24, // [24:25] is the sub-list for method output_type
-	23, // [23:24] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	3,  // 0: fanfare.link.v1.AttachRequest.hello:type_name -> fanfare.link.v1.Hello
+	4,  // 1: fanfare.link.v1.AttachRequest.claim:type_name -> fanfare.link.v1.Claim
+	5,  // 2: fanfare.link.v1.AttachRequest.release:type_name -> fanfare.link.v1.Release
+	7,  // 3: fanfare.link.v1.AttachRequest.outcomes:type_name -> fanfare.link.v1.OutcomeBatch
+	2,  // 4: fanfare.link.v1.AttachRequest.credit:type_name -> fanfare.link.v1.Credit
+	6,  // 5: fanfare.link.v1.Hello.in_hand:type_name -> fanfare.link.v1.DeliveryRef
+	6,  // 6: fanfare.link.v1.Claim.in_hand:type_name -> fanfare.link.v1.DeliveryRef
+	8,  // 7: fanfare.link.v1.OutcomeBatch.outcomes:type_name -> fanfare.link.v1.Outcome
+	0,  // 8: fanfare.link.v1.Outcome.kind:type_name -> fanfare.link.v1.Outcome.Kind
+	10, // 9: fanfare.link.v1.AttachResponse.welcome:type_name -> fanfare.link.v1.Welcome
+	11, // 10: fanfare.link.v1.AttachResponse.snapshot:type_name -> fanfare.link.v1.ShardSnapshot
+	12, // 11: fanfare.link.v1.AttachResponse.delta:type_name -> fanfare.link.v1.SubscriptionDelta
+	15, // 12: fanfare.link.v1.AttachResponse.dispatch:type_name -> fanfare.link.v1.Dispatch
+	18, // 13: fanfare.link.v1.AttachResponse.durable:type_name -> fanfare.link.v1.Durable
+	16, // 14: fanfare.link.v1.AttachResponse.dispatches:type_name -> fanfare.link.v1.DispatchBatch
+	13, // 15: fanfare.link.v1.ShardSnapshot.endpoints:type_name -> fanfare.link.v1.Endpoint
+	13, // 16: fanfare.link.v1.SubscriptionDelta.put:type_name -> fanfare.link.v1.Endpoint
+	20, // 17: fanfare.link.v1.Endpoint.subscription:type_name -> fanfare.v1.Subscription
+	14, // 18: fanfare.link.v1.Endpoint.credentials:type_name -> fanfare.link.v1.Credentials
+	19, // 19: fanfare.link.v1.Credentials.headers:type_name -> fanfare.link.v1.Credentials.HeadersEntry
+	21, // 20: fanfare.link.v1.Credentials.authentication:type_name -> fanfare.v1.Authentication
+	22, // 21: fanfare.link.v1.Credentials.tls:type_name -> fanfare.v1.TlsOptions
+	17, // 22: fanfare.link.v1.Dispatch.targets:type_name -> fanfare.link.v1.Target
+	15, // 23: fanfare.link.v1.DispatchBatch.dispatches:type_name -> fanfare.link.v1.Dispatch
+	1,  // 24: fanfare.link.v1.LinkService.Attach:input_type -> fanfare.link.v1.AttachRequest
+	9,  // 25: fanfare.link.v1.LinkService.Attach:output_type -> fanfare.link.v1.AttachResponse
+	25, // [25:26] is the sub-list for method output_type
+	24, // [24:25] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_link_v1_link_proto_init() }
@@ -1654,8 +1741,9 @@ func file_fanfare_link_v1_link_proto_init() {
 		(*AttachRequest_Claim)(nil),
 		(*AttachRequest_Release)(nil),
 		(*AttachRequest_Outcomes)(nil),
+		(*AttachRequest_Credit)(nil),
 	}
-	file_fanfare_link_v1_link_proto_msgTypes[7].OneofWrappers = []any{
+	file_fanfare_link_v1_link_proto_msgTypes[8].OneofWrappers = []any{
 		(*AttachResponse_Welcome)(nil),
 		(*AttachResponse_Snapshot)(nil),
 		(*AttachResponse_Delta)(nil),
@@ -1669,7 +1757,7 @@ func file_fanfare_link_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_link_v1_link_proto_rawDesc), len(file_fanfare_link_v1_link_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
