@@ -163,6 +163,32 @@ func (s *subscription) departed(it item) {
 	}
 }
 
+// InTurn reports whether a delivery that is in hands, but not on its way yet
+// because it had to be read first, may still be sent as far as its order goes:
+// what went before it may have come back meanwhile, or be in other hands.
+func (d *Dispatch) InTurn(delivery ledger.Delivery) bool {
+	s := d.subscriptions[delivery.Subscription]
+	if s == nil || s.hands[delivery.Position] == nil {
+		return false
+	}
+	h := s.hands[delivery.Position]
+	if h.lane == ledger.NoLane {
+		return true
+	}
+	l := s.lane(h.lane)
+	switch {
+	case l.offered >= 0 && s.waiting.items[l.offered].position.Compare(delivery.Position) < 0,
+		len(l.rest) > 0 && l.rest[0].position.Compare(delivery.Position) < 0:
+		return false
+	}
+	for _, position := range l.held {
+		if position.Compare(delivery.Position) < 0 && s.hands[position].session != h.session {
+			return false
+		}
+	}
+	return true
+}
+
 // relane puts all that there is into the lanes it belongs to by now. Whoever
 // has something in hands knows it by another lane, so they are sent nothing
 // behind it.

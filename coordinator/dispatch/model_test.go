@@ -27,11 +27,11 @@ func TestAgainstModel(t *testing.T) {
 			g.play(600)
 			sent.all, sent.oldest, sent.newest = sent.all+g.sent.all, sent.oldest+g.sent.oldest, sent.newest+g.sent.newest
 			sent.ordered, sent.behind = sent.ordered+g.sent.ordered, sent.behind+g.sent.behind
-			sent.kept += g.sent.kept
+			sent.kept, sent.late = sent.kept+g.sent.kept, sent.late+g.sent.late
 		})
 	}
 	if sent.all < 20*seeds || sent.oldest < seeds/2 || sent.newest < seeds/2 ||
-		sent.ordered < 5*seeds || sent.behind < seeds/2 || sent.kept < 2*seeds {
+		sent.ordered < 5*seeds || sent.behind < seeds/2 || sent.kept < 2*seeds || sent.late < seeds/10 {
 		t.Errorf("some of it hardly ever happened: %+v", sent)
 	}
 }
@@ -64,8 +64,9 @@ type game struct {
 
 // gameSends counts what was sent: to endpoints without and with an open breaker;
 // and of these in a lane, and behind others of the lane.
-// kept counts what workers said that they still have.
-type gameSends struct{ all, oldest, newest, ordered, behind, kept int }
+// kept counts what workers said that they still have, late what lost its turn
+// before it was on its way.
+type gameSends struct{ all, oldest, newest, ordered, behind, kept, late int }
 
 type modelDelivery struct {
 	attempts uint32
@@ -289,6 +290,24 @@ func (g *game) depart() {
 		return
 	}
 	m := g.owed[delivery]
+	inTurn := true
+	for other, r := range g.rivals(delivery) {
+		if other.Position.Compare(delivery.Position) < 0 && r.holder != m.holder {
+			inTurn = false
+		}
+	}
+	if got := g.d.InTurn(delivery); got != inTurn {
+		g.fatalf("%v is in its turn: %t, want %t", delivery, got, inTurn)
+	}
+	if !inTurn {
+		g.say("%v is not sent to %d: it is not its turn any more", delivery, m.holder.id)
+		g.d.Return(m.holder.id, delivery)
+		if m.holder.attached {
+			m.holder, m.bytes = nil, 0
+		}
+		g.sent.late++
+		return
+	}
 	g.say("%v is on its way to %d", delivery, m.holder.id)
 	bytes := 1 + g.chance.IntN(20)
 	g.d.Charge(Send{Session: m.holder.id, Delivery: delivery}, bytes)

@@ -373,7 +373,11 @@ func (l *loop) sendEvent(sends []dispatch.Send) {
 		Json:              event.GetJson(),
 	}
 	for _, s := range sends {
-		if l.dispatch.Holds(s.Session, s.Delivery) {
+		switch {
+		case !l.dispatch.Holds(s.Session, s.Delivery):
+		case !l.dispatch.InTurn(s.Delivery):
+			l.dispatch.Return(s.Session, s.Delivery)
+		default:
 			l.dispatch.Charge(s, len(event.GetEvent()))
 			message.Targets = append(message.Targets, &linkv1.Target{
 				Subscription: uint64(s.Subscription), Attempt: s.Attempt, Step: l.ledger.Charged(s.Delivery) + 1,
