@@ -91,10 +91,10 @@ func granted(header http.Header, origin string, asked uint32) (uint32, error) {
 	case to != anyValue && !strings.EqualFold(to, origin):
 		return 0, fmt.Errorf("with WebHook-Allowed-Origin %s, which is neither %s nor *", quote(to), origin)
 	}
-	switch text := strings.TrimSpace(header.Get(allowedRate)); {
-	case text == "":
+	switch text := strings.TrimSpace(header.Get(allowedRate)); text {
+	case "":
 		return asked, nil
-	case text == anyValue:
+	case anyValue:
 		return 0, nil
 	default:
 		rate, err := parseRate(text)

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -463,6 +464,7 @@ func TestNotReady(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.deliverAll()
+		synctest.Wait() // what happened is counted after it was answered
 		got := w.do(http.MethodGet, "/metrics", "")
 		parser := expfmt.NewTextParser(model.UTF8Validation)
 		families, err := parser.TextToMetricFamilies(strings.NewReader(string(got.body)))

@@ -66,6 +66,11 @@ func TestWindowsAgree(t *testing.T) {
 		if got := most(refuses); got != widest {
 			t.Errorf("an endpoint that refuses every other event has %d requests at a time, want %d", got, widest)
 		}
+		const half = events / 2
+		took := func(e *sim.Endpoint) time.Duration { return e.Requests()[half].Time.Sub(e.Requests()[0].Time) }
+		if took(refuses) > 2*took(takes) {
+			t.Errorf("%d requests took %v at the endpoint that refuses every other event, and %v at the one that takes all", half, took(refuses), took(takes))
+		}
 		requests := fails.Requests()
 		if late := requests[len(requests)/2:]; len(requests) > 60 || most(fails) > 16 {
 			t.Errorf("an endpoint that fails has had %d requests, %d at a time, the later ones from %v on", len(requests), most(fails), late[0].Time)
