@@ -54,6 +54,7 @@ type devConfig struct {
 	maxLog      bytesFlag // of each partition's log; 0: no limit
 	egress      egressConfig
 	history     historyConfig
+	alerts      alertConfig
 }
 
 func devCommand() *cobra.Command {
@@ -75,6 +76,7 @@ func (c *devConfig) register(flags *pflag.FlagSet) {
 	registerSpace(flags, &c.minFree, &c.maxLog)
 	c.egress.registerLists(flags)
 	c.history.register(flags)
+	c.alerts.register(flags)
 	flags.BoolVar(&c.demo, "demo", false, "subscribe two receivers, publish real events, and show what happens")
 }
 
@@ -97,6 +99,7 @@ func (c *devConfig) validate() error {
 		within("partitions", c.partitions, 1, mostPartitions),
 		c.egress.validate(),
 		c.history.validate(),
+		c.alerts.validate(),
 		c.logConfig.validate(),
 	)
 }
@@ -155,6 +158,7 @@ func (c *devConfig) fill(n *node, e *engines) error {
 	}
 	if err := n.addCoordinator(coordinatorPart{
 		id: "coordinator-1", grpc: c.grpcAddress, http: c.httpAddress, engines: e,
+		alerts:     c.alerts,
 		partitions: c.partitions, slots: lead.DefaultSlots, stopTimeout: devStopTimeout,
 		minFree: c.minFree.value, maxLog: c.maxLog.value, retention: c.history.retention(),
 	}); err != nil {

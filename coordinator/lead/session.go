@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -37,6 +38,7 @@ type session struct {
 	secrets Opener
 	logger  *slog.Logger
 	outbox  *queue[message]
+	ends    time.Time // of the worker's certificate; zero: it has shown none
 }
 
 // message makes a message when its turn to be sent comes, off the loop.
@@ -58,6 +60,7 @@ func (l *Leader) Attach(stream Stream, hello *linkv1.Hello) error {
 		secrets: l.config.Secrets,
 		logger:  l.logger,
 		outbox:  newQueue[message](),
+		ends:    certificateEnds(ctx),
 	}
 	credit := dispatch.NewCredit(hello.GetCreditCount(), hello.GetCreditBytes())
 	if err := l.call(ctx, func(loop *loop) { loop.attach(s, credit, hello.GetInHand()) }); err != nil {
