@@ -48,6 +48,11 @@ interop: ## Send to the libraries that receivers use, and receive from those tha
 	npm ci --prefix tools/interop --no-audit --no-fund && \
 	FANFARE_INTEROP=$(CURDIR)/tools/interop $(GO) test ./worker ./receiver -run '^TestInterop' -count 1 -v
 
+.PHONY: prometheus
+prometheus: ## Test the rules, dashboards and alerts that are shipped, with Prometheus's own code
+	$(GO) vet -C tools/prometheus ./...
+	$(GO) test -C tools/prometheus ./...
+
 .PHONY: race
 race: ## Run all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
@@ -131,7 +136,7 @@ fmt: ## Format everything
 
 .PHONY: tidy
 tidy: ## Make every go.mod and go.sum say what the code needs
-	for module in . tools tools/buf tools/lint; do $(GO) -C $$module mod tidy || exit 1; done
+	for module in . tools tools/buf tools/lint tools/prometheus; do $(GO) -C $$module mod tidy || exit 1; done
 
 .PHONY: check
 check: ## Run what CI runs
