@@ -48,11 +48,6 @@ interop: ## Send to the libraries that receivers use, and receive from those tha
 	npm ci --prefix tools/interop --no-audit --no-fund && \
 	FANFARE_INTEROP=$(CURDIR)/tools/interop $(GO) test ./worker ./receiver -run '^TestInterop' -count 1 -v
 
-.PHONY: prometheus
-prometheus: ## Test the rules, dashboards and alerts that are shipped, with Prometheus's own code
-	$(GO) vet -C tools/prometheus ./...
-	$(GO) test -C tools/prometheus ./...
-
 .PHONY: race
 race: ## Run all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
@@ -113,6 +108,11 @@ fuzz: ## Run every fuzz target for FUZZTIME executions
 		$(GO) test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) \
 			-fuzzminimizetime 1000x "$$(dirname "$$file")" </dev/null || exit 1; \
 	done
+
+.PHONY: prometheus
+prometheus: ## Test the rules, dashboards and alerts that are shipped, with Prometheus's own code
+	$(GO) vet -C tools/prometheus ./...
+	$(GO) test -C tools/prometheus ./...
 
 .PHONY: bench
 bench: ## Run the benchmarks that match BENCH, COUNT times
