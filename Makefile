@@ -113,6 +113,11 @@ fuzz: ## Run every fuzz target for FUZZTIME executions
 			-fuzzminimizetime 1000x "$$(dirname "$$file")" </dev/null || exit 1; \
 	done
 
+.PHONY: prometheus
+prometheus: ## Test the rules, dashboards and alerts that are shipped, with Prometheus's own code
+	$(GO) vet -C tools/prometheus ./...
+	$(GO) test -C tools/prometheus ./...
+
 .PHONY: bench
 bench: ## Run the benchmarks that match BENCH, COUNT times
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
@@ -135,7 +140,7 @@ fmt: ## Format everything
 
 .PHONY: tidy
 tidy: ## Make every go.mod and go.sum say what the code needs
-	for module in . tools tools/buf tools/lint; do $(GO) -C $$module mod tidy || exit 1; done
+	for module in . tools tools/buf tools/lint tools/prometheus; do $(GO) -C $$module mod tidy || exit 1; done
 
 .PHONY: check
 check: ## Run what CI runs

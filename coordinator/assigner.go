@@ -81,6 +81,7 @@ func (a *assigner) run(ctx context.Context) error {
 	defer weighing.Wait()
 	defer cancel()
 	weighing.Go(func() { a.coordinator.weigh(ctx, weighed) })
+	weighing.Go(func() { _ = a.coordinator.watchCluster(ctx) }) // it ends with ctx, for no other reason
 	planned := time.Time{}
 	now, changed := a.coordinator.view.now()
 	for {

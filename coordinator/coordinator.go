@@ -25,6 +25,7 @@ import (
 
 	"github.com/fanfare-dev/fanfare/coordinator/lead"
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
+	"github.com/fanfare-dev/fanfare/coordinator/notify"
 	"github.com/fanfare-dev/fanfare/coordinator/route"
 	"github.com/fanfare-dev/fanfare/coordinator/serve"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
@@ -100,6 +101,13 @@ type Config struct {
 	Engines func() (engines []*fanfarev1.Engine, problems []string)
 	// Retention says how long the history is kept. Run removes what is older.
 	Retention history.Retention
+	// Told are who is told of alerts, beside those who subscribe to them. Run
+	// runs them.
+	Told []notify.Listener
+	// AlertLink is what links to alerts begin with; "": they have none.
+	AlertLink string
+	// CertificateEnds says when this process's certificate does; nil: it has none.
+	CertificateEnds func() time.Time
 }
 
 // Guard says who may call over HTTP.
@@ -116,6 +124,7 @@ type Guard interface {
 type Coordinator struct {
 	config Config
 	logger *slog.Logger
+	told   notify.All // of alerts; set by Run before anything else runs
 	api    *serve.Server
 	ready  chan struct{} // closed once every partition is settled
 	once   sync.Once     // guards the closing of ready
@@ -128,6 +137,7 @@ type Coordinator struct {
 	settled  map[int]bool         // guarded by mu; partitions that were led, or halted
 	places   []place              // guarded by mu; by partition
 	life     *cluster.Member      // guarded by mu; nil: it is not a member just now
+	lived    bool                 // guarded by mu; it was a member
 }
 
 // New returns a coordinator that does not run yet.
@@ -163,6 +173,7 @@ func New(config Config) *Coordinator {
 		Directory: c, History: config.History, URLs: config.URLs, Tester: config.Tester, Secrets: config.Secrets, Logger: config.Logger,
 		Origin: config.WebhookOrigin, Route: c.router.Unary,
 	})
+	c.api.CertificateEnds = config.CertificateEnds
 	return c
 }
 
@@ -177,6 +188,9 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.told, err = c.newTold(); err != nil {
+		return errors.Join(err, stopMeasuring())
+	}
 	// What is served is served until nothing is led here any more.
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
@@ -189,6 +203,8 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	}
 	keeper := &history.Keeper{Store: c.config.History, Retention: c.config.Retention, Logger: c.config.Logger}
 	group.Go(func() error { return keeper.Run(serving) })
+	group.Go(func() error { return c.told.Run(serving) })
+	group.Go(func() error { return c.watchSelf(serving) })
 	group.Go(func() error { return c.serve(serving) })
 	group.Go(func() error {
 		defer stopServing()
@@ -408,6 +424,7 @@ func (c *Coordinator) setLife(member *cluster.Member) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.life = member
+	c.lived = c.lived || member != nil
 }
 
 // doubt returns what is wrong with the store of members and owners; nothing if

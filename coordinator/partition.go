@@ -132,6 +132,8 @@ func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partiti
 		MaxLogBytes: c.config.MaxLogBytes,
 		Disk:        c.config.Disk,
 		Silence:     c.config.Silence,
+		Told:        c.told,
+		AlertLink:   c.config.AlertLink,
 	})
 	if err != nil {
 		return err

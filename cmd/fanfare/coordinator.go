@@ -66,6 +66,7 @@ type coordinatorConfig struct {
 	minFree     bytesFlag
 	maxLog      bytesFlag
 	origin      string
+	alerts      alertConfig
 }
 
 func coordinatorCommand() *cobra.Command {
@@ -97,6 +98,7 @@ func (c *coordinatorConfig) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&c.stopTimeout, "stop-timeout", coordinator.DefaultStopTimeout, "how long calls under way may take when it stops")
 	registerSpace(flags, &c.minFree, &c.maxLog)
 	registerOrigin(flags, &c.origin)
+	c.alerts.register(flags)
 }
 
 // embedded reports whether the engines run in the process.
@@ -112,6 +114,7 @@ func (c *coordinatorConfig) validate() error {
 		c.nats.validate(c.plainEngines()),
 		validateAddress("grpc-address", c.grpcAddress, defaultAddress),
 		c.history.validate(),
+		c.alerts.validate(),
 		within("partitions", c.partitions, 1, mostPartitions),
 		within("slots", c.slots, 1, mostSlots),
 		within("workers", c.workers, 0, mostInside),
@@ -220,6 +223,7 @@ func (c *coordinatorConfig) fill(n *node, e *engines, id cluster.MemberID) error
 	}
 	if err := n.addCoordinator(coordinatorPart{
 		id: id, grpc: c.grpcAddress, http: c.http, advertise: c.advertised(), engines: e,
+		alerts:     c.alerts,
 		partitions: c.partitions, slots: c.slots, stopTimeout: c.stopTimeout,
 		minFree: c.minFree.value, maxLog: c.maxLog.value, retention: c.history.retention(),
 		origin: c.origin,

@@ -55,6 +55,7 @@ type devConfig struct {
 	origin      string    // in whose name endpoints are asked for their consent
 	egress      egressConfig
 	history     historyConfig
+	alerts      alertConfig
 }
 
 func devCommand() *cobra.Command {
@@ -77,6 +78,7 @@ func (c *devConfig) register(flags *pflag.FlagSet) {
 	registerOrigin(flags, &c.origin)
 	c.egress.registerLists(flags)
 	c.history.register(flags)
+	c.alerts.register(flags)
 	flags.BoolVar(&c.demo, "demo", false, "subscribe two receivers, publish real events, and show what happens")
 }
 
@@ -100,6 +102,7 @@ func (c *devConfig) validate() error {
 		c.egress.validate(),
 		validateOrigin(c.origin),
 		c.history.validate(),
+		c.alerts.validate(),
 		c.logConfig.validate(),
 	)
 }
@@ -158,6 +161,7 @@ func (c *devConfig) fill(n *node, e *engines) error {
 	}
 	if err := n.addCoordinator(coordinatorPart{
 		id: "coordinator-1", grpc: c.grpcAddress, http: c.httpAddress, engines: e,
+		alerts:     c.alerts,
 		partitions: c.partitions, slots: lead.DefaultSlots, stopTimeout: devStopTimeout,
 		minFree: c.minFree.value, maxLog: c.maxLog.value, retention: c.history.retention(),
 		origin: c.origin,

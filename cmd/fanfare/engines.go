@@ -110,6 +110,7 @@ func embedEngines(ctx context.Context, dir, historyURL string, logger *slog.Logg
 	}
 	e.describe("etcd", "embedded", "always")
 	e.describe("nats", "embedded", sync)
+	e.described[len(e.described)-1].Unsynced = !nats.SyncsAlways()
 	return e.opened(err)
 }
 

@@ -55,6 +55,7 @@ type coordinatorPart struct {
 	grpc, http  string // where to listen
 	advertise   string // where others reach it; "": as bound
 	engines     *engines
+	alerts      alertConfig
 	partitions  int
 	slots       int
 	stopTimeout time.Duration
@@ -109,6 +110,13 @@ func (n *node) addCoordinator(p coordinatorPart) error {
 		MaxLogBytes: p.maxLog,
 		Retention:   p.retention,
 		Engines:     p.engines.about,
+	}
+	config.AlertLink = p.alerts.link
+	if config.Told, err = p.alerts.listeners(n.logger, config.Meter); err != nil {
+		return errors.Join(err, onGRPC.Close(), onHTTP.Close())
+	}
+	if n.security.keeper != nil {
+		config.CertificateEnds = n.security.keeper.Expires
 	}
 	if p.engines.free != nil {
 		config.Disk = lead.NewDisk(lead.DiskConfig{Free: p.engines.free, Reserve: p.minFree, Logger: n.logger})

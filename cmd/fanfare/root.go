@@ -61,6 +61,7 @@ func rootCommand() *cobra.Command {
 		replayCommand(shared),
 		replaysCommand(shared),
 		tailCommand(shared),
+		alertsCommand(shared),
 		tenantsCommand(shared),
 		clusterCommand(shared),
 		benchCommand(shared),

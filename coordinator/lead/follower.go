@@ -47,11 +47,14 @@ type follower struct {
 	floor     uint64                                       // the log begins here, or later
 	stored    map[ledger.Number]*linkv1.StoredSubscription // as the leader has them at the start; nil after that
 	silence   silence                                      // of the snapshots' store
+	lookout   *lookout
 }
 
 // newFollower returns the follower of a leader that begins in a state.
 func newFollower(l *Leader, state *ledger.Ledger) *follower {
-	return &follower{leader: l, stored: state.Stored(), silence: silence{limit: l.config.Silence}}
+	return &follower{
+		leader: l, stored: state.Stored(), silence: silence{limit: l.config.Silence}, lookout: newLookout(l, state.Sequence()),
+	}
 }
 
 // run follows until ctx ends. Another leader's follower, one that does not know
@@ -83,6 +86,9 @@ func (f *follower) follow(ctx context.Context) error {
 		batch, changes, err := f.gather(ctx)
 		if err != nil {
 			return err
+		}
+		if f.lookout.ready(f.state.Sequence()) {
+			f.lookout.judge(f.state)
 		}
 		if batch.Sequence > f.position {
 			if err := f.retry(ctx, "writing the history", func(ctx context.Context) error { return f.write(ctx, batch) }); err != nil {
@@ -118,13 +124,20 @@ func (f *follower) await(ctx context.Context) (saved chan<- struct{}, err error)
 				return nil, nil
 			}
 		}
+		look := time.NewTimer(f.lookout.waits(f.state))
 		select {
 		case <-risen:
+			look.Stop()
+		case <-look.C:
+			f.lookout.judge(f.state)
 		case done := <-f.leader.saving:
+			look.Stop()
 			return done, nil
 		case <-f.leader.ended:
+			look.Stop()
 			return nil, ErrNotLeading
 		case <-ctx.Done():
+			look.Stop()
 			return nil, ctx.Err()
 		}
 	}
@@ -203,6 +216,7 @@ func (f *follower) begin(ctx context.Context) (err error) {
 	// What is stored later comes to both in the same record.
 	f.state.Adopt(f.stored)
 	f.stored = nil
+	f.lookout.begun = false
 	f.floor = bounds.First
 	f.snapshots = []uint64{f.state.Sequence()}
 	f.savedAt = time.Now()
@@ -226,6 +240,7 @@ func (f *follower) gather(ctx context.Context) (history.Batch, []ledger.Delivery
 		if err != nil {
 			return batch, nil, fmt.Errorf("following the log: %w", err)
 		}
+		f.lookout.see(f.state, result)
 		f.unsaved += c.size
 		batch.Sequence = c.sequence
 		if c.sequence <= f.position {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/fanfare-dev/fanfare/coordinator/alert"
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
 	"github.com/fanfare-dev/fanfare/internal/history"
@@ -81,6 +82,9 @@ type Config struct {
 	Disk             *Disk          // that the store is on, if it is in this process; nil: it is elsewhere
 	Patience         time.Duration  // of those who wait for the log: ErrNoAnswer after it
 	Silence          time.Duration  // of the log, after which Run fails with ErrSilent; 0: it is waited for
+
+	Told      Told   // of alerts; nil: nobody is
+	AlertLink string // what links to alerts begin with; "": they have none
 }
 
 // Opener decrypts what a subscription's secrets were sealed to.
@@ -91,6 +95,9 @@ type Opener interface {
 func (c Config) resolved() Config {
 	if c.Marks == nil {
 		c.Marks = noMarks{}
+	}
+	if c.Told == nil {
+		c.Told = nobody{}
 	}
 	c.Slots = cmp.Or(c.Slots, DefaultSlots)
 	c.RecentBytes = cmp.Or(c.RecentBytes, DefaultRecentBytes)
@@ -120,6 +127,7 @@ type Leader struct {
 	metrics *metrics
 	recent  *recent
 	watch   *watchers
+	alerting
 	pending *semaphore.Weighted // bytes of events handed over and not written
 	inputs  chan func(*loop)    // to the loop; capacity spares its callers a switch
 	ready   chan struct{}       // closed by Run once it leads
@@ -144,6 +152,10 @@ func New(config Config) (*Leader, error) {
 	if err != nil {
 		return nil, err
 	}
+	alerts, err := newAlerting(config.Meter)
+	if err != nil {
+		return nil, err
+	}
 	return &Leader{
 		config:  config,
 		logger:  config.Logger.With("partition", config.Partition),
@@ -159,6 +171,8 @@ func New(config Config) (*Leader, error) {
 		replays: make(chan struct{}, 1),
 		saving:  make(chan chan struct{}),
 		hurry:   make(chan struct{}, 1),
+
+		alerting: alerts,
 	}, nil
 }
 
@@ -186,6 +200,7 @@ func (l *Leader) Run(ctx context.Context) error {
 		return follower.run(leading)
 	})
 	group.Go(func() error { return (&replayer{leader: l}).run(leading) })
+	group.Go(func() error { return (&alerter{leader: l, board: alert.NewBoard(0)}).run(leading) })
 	group.Go(func() error { return l.watchSpace(leading) })
 	close(l.ready)
 	err = group.Wait()
@@ -236,6 +251,7 @@ func (l *Leader) end(cause error) {
 	l.cause = cause
 	close(l.ended)
 	l.watch.close()
+	l.alertWatchers.close()
 }
 
 // Ready is closed once the leader leads.

@@ -38,9 +38,10 @@ func TestRetention(t *testing.T) {
 					owed(1)
 					s.pass(2 * retainInterval)
 					owed(0)
+					s.pass(5 * time.Minute) // the alert of that it expires is resolved
 					records := len(s.records())
 					s.pass(time.Hour)
-					if grown := len(s.records()) - records; grown > 1 { // where one is behind it is moved on
+					if grown := len(s.records()) - records; grown > 4 { // where one is behind it is moved on, past those of alerts too
 						t.Errorf("%d records were written although nothing is owed", grown)
 					}
 					if err := l.Followed(t.Context()); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -46,7 +47,8 @@ type session struct {
 	secrets Opener
 	logger  *slog.Logger
 	outbox  *queue[message]
-	batches bool // the worker takes dispatches in batches
+	batches bool      // the worker takes dispatches in batches
+	ends    time.Time // of the worker's certificate; zero: it has shown none
 }
 
 // message makes a message when its turn to be sent comes, off the loop.
@@ -80,6 +82,7 @@ func (l *Leader) Attach(stream Stream, hello *linkv1.Hello) error {
 		logger:  l.logger,
 		outbox:  newQueue[message](),
 		batches: hello.GetTakesDispatchBatches(),
+		ends:    certificateEnds(ctx),
 	}
 	credit := dispatch.NewCredit(hello.GetCreditCount(), hello.GetCreditBytes())
 	if err := l.call(ctx, func(loop *loop) { loop.attach(s, credit, hello.GetInHand()) }); err != nil {

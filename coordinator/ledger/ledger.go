@@ -107,6 +107,7 @@ type Ledger struct {
 	tenants       map[TenantID]*tenant
 	subscriptions map[Number]*Subscription
 	replays       map[string]*linkv1.StoredReplay
+	alerts        map[string]*linkv1.StoredAlert
 	window        window
 	timeline      timeline
 	outstanding   int // over all subscriptions
@@ -134,6 +135,7 @@ func New() *Ledger {
 			at:  func(s *Subscription) *int { return &s.waitingAt },
 		},
 		replays: make(map[string]*linkv1.StoredReplay),
+		alerts:  make(map[string]*linkv1.StoredAlert),
 	}
 }
 
@@ -228,6 +230,9 @@ func (l *Ledger) Fold(sequence uint64, hash []byte, record *linkv1.Record) (Resu
 	}
 	for _, change := range record.GetReplays() {
 		l.foldReplay(change)
+	}
+	for _, change := range record.GetAlerts() {
+		l.foldAlert(change)
 	}
 	if until := record.GetExpireBefore(); until > 0 {
 		l.expire(min(until, sequence), &result)

@@ -112,6 +112,9 @@ func (l *Ledger) head() *linkv1.Snapshot {
 	for _, id := range l.Replays() {
 		snapshot.Replays = append(snapshot.Replays, &linkv1.ReplayChange{Id: id, Put: l.replays[id]})
 	}
+	for _, id := range l.Alerts() {
+		snapshot.Alerts = append(snapshot.Alerts, &linkv1.AlertChange{Id: id, Put: l.alerts[id]})
+	}
 	for _, m := range l.timeline.marks {
 		snapshot.MarkSequences = append(snapshot.MarkSequences, m.sequence)
 		snapshot.MarkTimesUnixMs = append(snapshot.MarkTimesUnixMs, m.time)
@@ -235,6 +238,9 @@ func (l *Ledger) decodeHead(snapshot *linkv1.Snapshot) {
 	}
 	for _, change := range snapshot.GetReplays() {
 		l.replays[change.GetId()] = change.GetPut()
+	}
+	for _, change := range snapshot.GetAlerts() {
+		l.foldAlert(change)
 	}
 	for i, sequence := range snapshot.GetMarkSequences() {
 		l.timeline.marks = append(l.timeline.marks, mark{sequence, snapshot.GetMarkTimesUnixMs()[i]})

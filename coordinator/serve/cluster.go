@@ -2,13 +2,18 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/fanfare-dev/fanfare/coordinator/lead"
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
@@ -31,11 +36,12 @@ func askLeader[Q, R any](ctx context.Context, s *Server, method string, request 
 
 // DescribeCluster implements ClusterService.
 func (s *Server) DescribeCluster(ctx context.Context, _ *fanfarev1.DescribeClusterRequest) (*fanfarev1.Cluster, error) {
-	cluster, err := s.Directory.Describe(ctx)
-	if err != nil {
-		return nil, err
-	}
-	leaders := s.describePartitions(ctx, cluster.GetPartitions())
+	cluster, _, err := s.Survey(ctx)
+	return cluster, err
+}
+
+// merge adds to what the cluster's keys say what the leaders do.
+func merge(cluster *fanfarev1.Cluster, leaders []*linkv1.DescribePartitionResponse) {
 	type place struct{ partition, slot int32 }
 	owned := make(map[place]*fanfarev1.Shard)
 	for _, shard := range cluster.GetShards() {
@@ -63,7 +69,6 @@ func (s *Server) DescribeCluster(ctx context.Context, _ *fanfarev1.DescribeClust
 				fmt.Sprintf("shard %d/%d has subscriptions and no worker", shard.GetPartition(), shard.GetSlot()))
 		}
 	}
-	return cluster, nil
 }
 
 // describePartitions asks all leaders at once how their partitions are. What
@@ -108,13 +113,61 @@ func (s *Server) DescribePartition(ctx context.Context, request *linkv1.Describe
 	if err != nil {
 		return nil, err
 	}
-	if s.hasDefault(int(request.GetPartition())) {
-		response.Partition.Tenants++ // it is there without having been put
+	err = leader.Query(ctx, func(l *ledger.Ledger) {
+		for _, id := range s.builtInOf(int(request.GetPartition())) {
+			if l.Tenant(id) == nil {
+				response.Partition.Tenants++ // it is there without having been put
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.describeTroubles(ctx, leader, response); err != nil {
+		return nil, err
 	}
 	if problem, err := leader.Problem(ctx); err == nil && problem != "" {
 		response.Problems = append(response.Problems, problem)
 	}
 	return response, nil
+}
+
+// describeTroubles says what of a partition may need attention.
+func (s *Server) describeTroubles(ctx context.Context, leader *lead.Leader, response *linkv1.DescribePartitionResponse) (err error) {
+	if refusal := leader.Accepts(ctx); refusal != nil {
+		if errors.Is(refusal, lead.ErrNotLeading) || ctx.Err() != nil {
+			return refusal
+		}
+		response.Refusal = refusal.Error()
+	}
+	if response.Silent, err = leader.Silent(ctx); err != nil {
+		return err
+	}
+	ends, err := leader.CertificatesEnd(ctx)
+	if err != nil {
+		return err
+	}
+	if s.CertificateEnds != nil {
+		ends[response.GetPartition().GetLeader()] = s.CertificateEnds()
+	}
+	for _, member := range slices.Sorted(maps.Keys(ends)) {
+		response.Certificates = append(response.Certificates, &linkv1.CertificateExpiry{
+			Member: member, ExpireTime: timestamppb.New(ends[member]),
+		})
+	}
+	return nil
+}
+
+// Survey is DescribeCluster for those who look after the cluster: with what the
+// leaders themselves have said, by partition.
+func (s *Server) Survey(ctx context.Context) (*fanfarev1.Cluster, []*linkv1.DescribePartitionResponse, error) {
+	cluster, err := s.Directory.Describe(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	leaders := s.describePartitions(ctx, cluster.GetPartitions())
+	merge(cluster, leaders)
+	return cluster, leaders, nil
 }
 
 // DrainMember implements ClusterService.

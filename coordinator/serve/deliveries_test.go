@@ -320,7 +320,7 @@ func TestDescribeCluster(t *testing.T) {
 		want := &fanfarev1.Cluster{
 			Members: []*fanfarev1.Member{{Id: "coordinator-1", Role: "coordinator", Address: "coordinator-1:7400", Version: "v0-test", Weight: 1, Partitions: 2}},
 			Partitions: []*fanfarev1.Partition{
-				{Id: 0, Leader: "coordinator-1", Chosen: "coordinator-1", Epoch: 1, FirstSequence: 1, LastSequence: 3, Tenants: 1, Subscriptions: 1, Outstanding: 2},
+				{Id: 0, Leader: "coordinator-1", Chosen: "coordinator-1", Epoch: 1, FirstSequence: 1, LastSequence: 3, Tenants: 2, Subscriptions: 1, Outstanding: 2},
 				{Id: 1, Leader: "coordinator-1", Chosen: "coordinator-1", Epoch: 1, FirstSequence: 1, LastSequence: 2, Tenants: 1},
 			},
 			Shards: []*fanfarev1.Shard{

@@ -98,6 +98,8 @@ func statusOf(err error) error {
 		return withRetry(codes.Unavailable, err.Error()+"; publish them again with the same ids", retryNoSpace)
 	case errors.Is(err, eventlog.ErrNoSpace):
 		return withRetry(codes.ResourceExhausted, "the log has no space left: nothing was stored", retryNoSpace)
+	case errors.Is(err, lead.ErrTooManyAlerts):
+		return status.Error(codes.ResourceExhausted, err.Error())
 	case errors.Is(err, lead.ErrSlowWatcher):
 		return status.Error(codes.ResourceExhausted, "the watcher did not keep up; open a new one and list what it missed")
 	case errors.Is(err, history.ErrNotFound):

@@ -59,6 +59,7 @@ func HTTP(ctx context.Context, config HTTPConfig) (http.Handler, error) {
 		fanfarev1.RegisterDeliveryServiceHandler,
 		fanfarev1.RegisterTenantServiceHandler,
 		fanfarev1.RegisterClusterServiceHandler,
+		fanfarev1.RegisterAlertServiceHandler,
 	} {
 		if err := register(ctx, rest, config.API); err != nil {
 			return nil, fmt.Errorf("registering the REST gateway: %w", err)

@@ -11,6 +11,13 @@ import (
 // DefaultTenant exists from the start and stays.
 const DefaultTenant ledger.TenantID = "default"
 
+// SystemTenant exists from the start and stays, too: what is wrong with the
+// cluster is in it, and all alerts are published in it.
+const SystemTenant ledger.TenantID = "fanfare-system"
+
+// builtIn reports whether a tenant exists from the start.
+func builtIn(tenant ledger.TenantID) bool { return tenant == DefaultTenant || tenant == SystemTenant }
+
 const maxTenantLength = 63
 
 // PartitionOf returns the partition a tenant belongs to. It must never change:

@@ -38,6 +38,7 @@ func newRoutes() routes {
 		fanfarev1.File_fanfare_v1_delivery_service_proto,
 		fanfarev1.File_fanfare_v1_tenant_service_proto,
 		fanfarev1.File_fanfare_v1_cluster_service_proto,
+		fanfarev1.File_fanfare_v1_alert_service_proto,
 	} {
 		for i := range file.Services().Len() {
 			methods := file.Services().Get(i).Methods()

@@ -90,6 +90,8 @@ type Config struct {
 	// Route brings what is about a partition to its leader; nil: all are led
 	// here.
 	Route grpc.UnaryServerInterceptor
+	// CertificateEnds says when this process's certificate does; nil: it has none.
+	CertificateEnds func() time.Time
 }
 
 // Server is the API: every service of package fanfare.v1, and the workers'
@@ -100,6 +102,7 @@ type Server struct {
 	fanfarev1.UnimplementedDeliveryServiceServer
 	fanfarev1.UnimplementedTenantServiceServer
 	fanfarev1.UnimplementedClusterServiceServer
+	fanfarev1.UnimplementedAlertServiceServer
 	linkv1.UnimplementedLinkServiceServer
 	linkv1.UnimplementedPartitionServiceServer
 
@@ -124,6 +127,7 @@ func (s *Server) Register(to grpc.ServiceRegistrar) {
 	fanfarev1.RegisterDeliveryServiceServer(to, s)
 	fanfarev1.RegisterTenantServiceServer(to, s)
 	fanfarev1.RegisterClusterServiceServer(to, s)
+	fanfarev1.RegisterAlertServiceServer(to, s)
 	linkv1.RegisterLinkServiceServer(to, s)
 	linkv1.RegisterPartitionServiceServer(to, s)
 }
@@ -134,7 +138,7 @@ func (s *Server) leader(ctx context.Context, tenant ledger.TenantID) (*lead.Lead
 	if err != nil {
 		return nil, err
 	}
-	if tenant == DefaultTenant {
+	if builtIn(tenant) {
 		return leader, nil
 	}
 	var exists bool

@@ -74,7 +74,7 @@ func (s *Server) CreateSubscription(ctx context.Context, request *fanfarev1.Crea
 		return nil, err
 	}
 	err = leader.Change(ctx, id, func(l *ledger.Ledger, next ledger.Number, record *linkv1.Record) error {
-		if tenant != DefaultTenant && l.Tenant(tenant) == nil {
+		if !builtIn(tenant) && l.Tenant(tenant) == nil {
 			return notFound("tenant", string(tenant))
 		}
 		record.Subscriptions = append(record.Subscriptions, &linkv1.SubscriptionChange{Number: uint64(next), Put: stored})

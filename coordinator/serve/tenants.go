@@ -31,7 +31,7 @@ func (s *Server) CreateTenant(ctx context.Context, request *fanfarev1.CreateTena
 	}
 	id := ledger.TenantID(request.GetTenantId())
 	exists := &Error{codes.AlreadyExists, "tenant_id", fmt.Sprintf("is %q, which exists already", id)}
-	if id == DefaultTenant {
+	if builtIn(id) {
 		return nil, exists
 	}
 	leader, err := s.Directory.Leader(PartitionOf(id, s.Directory.Partitions()))
@@ -128,8 +128,10 @@ func (s *Server) ListPartitionTenants(ctx context.Context, request *linkv1.ListP
 	response := new(linkv1.ListPartitionTenantsResponse)
 	err = leader.Query(ctx, func(l *ledger.Ledger) {
 		ids := slices.DeleteFunc(slices.Clone(l.Tenants()), func(id ledger.TenantID) bool { return id <= after })
-		if s.hasDefault(int(request.GetPartition())) && DefaultTenant > after && !slices.Contains(ids, DefaultTenant) {
-			ids = append(ids, DefaultTenant) // it is there without having been put
+		for _, id := range s.builtInOf(int(request.GetPartition())) {
+			if id > after && !slices.Contains(ids, id) {
+				ids = append(ids, id) // it is there without having been put
+			}
 		}
 		slices.Sort(ids)
 		for _, id := range ids[:min(len(ids), int(max(request.GetPageSize(), 0)))] {
@@ -139,9 +141,11 @@ func (s *Server) ListPartitionTenants(ctx context.Context, request *linkv1.ListP
 	return response, err
 }
 
-// hasDefault reports whether the default tenant is in a partition.
-func (s *Server) hasDefault(partition int) bool {
-	return PartitionOf(DefaultTenant, s.Directory.Partitions()) == partition
+// builtInOf returns the tenants of a partition that exist from the start.
+func (s *Server) builtInOf(partition int) []ledger.TenantID {
+	return slices.DeleteFunc([]ledger.TenantID{DefaultTenant, SystemTenant}, func(id ledger.TenantID) bool {
+		return PartitionOf(id, s.Directory.Partitions()) != partition
+	})
 }
 
 // UpdateTenant implements TenantService.
@@ -162,7 +166,7 @@ func (s *Server) UpdateTenant(ctx context.Context, request *fanfarev1.UpdateTena
 	var updated *fanfarev1.Tenant
 	err = leader.ChangeTenant(ctx, func(l *ledger.Ledger) (*linkv1.TenantChange, error) {
 		before := l.Tenant(id)
-		if before == nil && id != DefaultTenant {
+		if before == nil && !builtIn(id) {
 			return nil, notFound("tenant", given.GetName())
 		}
 		updated = showTenant(id, before)
@@ -221,7 +225,7 @@ func tenantMask(request *fanfarev1.UpdateTenantRequest) ([]string, error) {
 		switch {
 		case path == "*":
 			return known, nil
-		case path == "name", path == "create_time": // only the server sets them: ignored
+		case path == "name", path == "create_time", path == "alert_rules": // only the server sets them: ignored
 		case !slices.Contains(known, path):
 			return nil, invalid("update_mask", "has %q, which is not a field that can be changed", path)
 		}
@@ -235,8 +239,8 @@ func (s *Server) DeleteTenant(ctx context.Context, request *fanfarev1.DeleteTena
 	if err != nil {
 		return nil, err
 	}
-	if id == DefaultTenant {
-		return nil, &Error{codes.FailedPrecondition, "name", "is the default tenant, which stays"}
+	if builtIn(id) {
+		return nil, &Error{codes.FailedPrecondition, "name", "is a tenant that exists from the start, and stays"}
 	}
 	leader, err := s.leader(ctx, id)
 	if err != nil {

@@ -27,7 +27,7 @@ func TestTenants(t *testing.T) {
 				w.Errorf("tenant (-want +got):\n%s", diff)
 			}
 		}
-		for _, id := range []string{"acme", "default"} {
+		for _, id := range []string{"acme", "default", "fanfare-system"} {
 			_, err := w.tenants.CreateTenant(w.Context(), &fanfarev1.CreateTenantRequest{TenantId: id})
 			w.refused("create again", err, codes.AlreadyExists, "tenant_id")
 		}
@@ -49,6 +49,8 @@ func TestTenants(t *testing.T) {
 		w.refused("publish to what was deleted", err, codes.NotFound, "")
 		_, err = w.tenants.DeleteTenant(w.Context(), &fanfarev1.DeleteTenantRequest{Name: tenant})
 		w.refused("delete the default", err, codes.FailedPrecondition, "name")
+		_, err = w.tenants.DeleteTenant(w.Context(), &fanfarev1.DeleteTenantRequest{Name: "tenants/fanfare-system"})
+		w.refused("delete the system's", err, codes.FailedPrecondition, "name")
 		must[*fanfarev1.Tenant](w)(w.tenants.CreateTenant(w.Context(), &fanfarev1.CreateTenantRequest{TenantId: "acme"}))
 	})
 }
@@ -89,8 +91,8 @@ func TestTenantLimits(t *testing.T) {
 // All tenants are listed by id, whichever partition they are in.
 func TestListTenants(t *testing.T) {
 	inWorld(t, func(w *world) {
-		want := []string{tenant}
-		for i := range 59 {
+		want := []string{tenant, "tenants/fanfare-system"}
+		for i := range 58 {
 			created := must[*fanfarev1.Tenant](w)(w.tenants.CreateTenant(w.Context(), &fanfarev1.CreateTenantRequest{TenantId: fmt.Sprintf("t%d", i)}))
 			want = append(want, created.GetName())
 		}

@@ -68,6 +68,14 @@ var table = map[string]rule{ //nolint:gochecknoglobals // a table that nobody wr
 	fanfarev1.DeliveryService_GetStatistics_FullMethodName:    {inTenant, Read, name},
 	fanfarev1.DeliveryService_ExportDeliveries_FullMethodName: {inTenant, Read, parent},
 
+	fanfarev1.AlertService_GetAlert_FullMethodName:        {inTenant, Read, name},
+	fanfarev1.AlertService_ListAlerts_FullMethodName:      {inTenant, Read, parent},
+	fanfarev1.AlertService_WatchAlerts_FullMethodName:     {inTenant, Read, parent},
+	fanfarev1.AlertService_GetAlertRule_FullMethodName:    {inTenant, Read, name},
+	fanfarev1.AlertService_ListAlertRules_FullMethodName:  {inTenant, Read, parent},
+	fanfarev1.AlertService_UpdateAlertRule_FullMethodName: {inTenant, Write, "alert_rule.name"},
+	fanfarev1.AlertService_DeleteAlertRule_FullMethodName: {inTenant, Write, name},
+
 	fanfarev1.TenantService_CreateTenant_FullMethodName: {everywhere, Admin, ""},
 	fanfarev1.TenantService_GetTenant_FullMethodName:    {inTenant, Read, name},
 	fanfarev1.TenantService_ListTenants_FullMethodName:  {everywhere, Read, ""},
@@ -81,6 +89,7 @@ var table = map[string]rule{ //nolint:gochecknoglobals // a table that nobody wr
 	linkv1.LinkService_Attach_FullMethodName:                    {members, "", ""},
 	linkv1.PartitionService_DescribePartition_FullMethodName:    {members, "", ""},
 	linkv1.PartitionService_ListPartitionTenants_FullMethodName: {members, "", ""},
+	linkv1.PartitionService_RecordAlerts_FullMethodName:         {members, "", ""},
 
 	// Load balancers ask for the health without saying who they are.
 	"/grpc.health.v1.Health/Check":                                   {everybody, "", ""},

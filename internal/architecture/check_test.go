@@ -44,7 +44,7 @@ func houseRules() []rule {
 			why: "whoever verifies a signature should need nothing else",
 		},
 		{
-			dirs: []string{"coordinator/ledger", "coordinator/dispatch", "coordinator/assign"},
+			dirs: []string{"coordinator/ledger", "coordinator/dispatch", "coordinator/assign", "coordinator/alert"},
 			pure: true,
 			why:  "the same input gives the same state",
 		},

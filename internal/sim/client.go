@@ -163,11 +163,17 @@ func (c *Client) Subscribe(e *Endpoint, patterns []string, schedule ...time.Dura
 // the endpoint's URL and secret, which it fills in.
 func (c *Client) SubscribeAs(e *Endpoint, wanted *fanfarev1.Subscription) *fanfarev1.Subscription {
 	c.cluster.t.Helper()
+	return c.SubscribeIn(Tenant, e, wanted)
+}
+
+// SubscribeIn is SubscribeAs in another tenant.
+func (c *Client) SubscribeIn(tenant string, e *Endpoint, wanted *fanfarev1.Subscription) *fanfarev1.Subscription {
+	c.cluster.t.Helper()
 	wanted.Url, wanted.Secret = e.URL, new(e.secret.Reveal())
 	return insist(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.Subscription, error) {
 		subscriptions := fanfarev1.NewSubscriptionServiceClient(conn)
 		// An earlier try may have succeeded unheard.
-		list, err := subscriptions.ListSubscriptions(ctx, &fanfarev1.ListSubscriptionsRequest{Parent: Tenant, PageSize: pageSize})
+		list, err := subscriptions.ListSubscriptions(ctx, &fanfarev1.ListSubscriptionsRequest{Parent: tenant, PageSize: pageSize})
 		if err != nil {
 			return nil, err
 		}
@@ -176,7 +182,7 @@ func (c *Client) SubscribeAs(e *Endpoint, wanted *fanfarev1.Subscription) *fanfa
 				return s, nil
 			}
 		}
-		return subscriptions.CreateSubscription(ctx, &fanfarev1.CreateSubscriptionRequest{Parent: Tenant, Subscription: wanted})
+		return subscriptions.CreateSubscription(ctx, &fanfarev1.CreateSubscriptionRequest{Parent: tenant, Subscription: wanted})
 	})
 }
 
@@ -284,6 +290,14 @@ func (c *Client) Attempts(delivery *fanfarev1.Delivery) []*fanfarev1.Attempt {
 		return fanfarev1.NewDeliveryServiceClient(conn).ListAttempts(ctx,
 			&fanfarev1.ListAttemptsRequest{Parent: delivery.GetName(), PageSize: pageSize})
 	}).GetAttempts()
+}
+
+// Alerts returns a tenant's alerts, those that were resolved included.
+func (c *Client) Alerts(tenant string) []*fanfarev1.Alert {
+	c.cluster.t.Helper()
+	return insist(c, func(ctx context.Context, conn *grpc.ClientConn) (*fanfarev1.ListAlertsResponse, error) {
+		return fanfarev1.NewAlertServiceClient(conn).ListAlerts(ctx, &fanfarev1.ListAlertsRequest{Parent: tenant, PageSize: pageSize})
+	}).GetAlerts()
 }
 
 // Events returns all events in the history, newest first.

@@ -214,6 +214,7 @@ func (c *Coordinator) Start() {
 			MaxLogBytes: c.cluster.config.MaxLogBytes,
 			Disk:        c.disk(),
 			Silence:     c.cluster.config.Silence,
+			Told:        c.cluster.config.Told,
 		})
 		l.serves.Store(made)
 		return made.Run(ctx)

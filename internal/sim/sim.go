@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fanfare-dev/fanfare/coordinator/notify"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
 	"github.com/fanfare-dev/fanfare/internal/eventlog"
 	"github.com/fanfare-dev/fanfare/internal/history"
@@ -39,7 +40,8 @@ type Config struct {
 	// nil: the logs are on no disk of the coordinators'.
 	Free    func() (free, total uint64, err error)
 	Reserve uint64
-	Silence time.Duration // of a log, that ends the coordinator; 0: none does
+	Silence time.Duration     // of a log, that ends the coordinator; 0: none does
+	Told    []notify.Listener // of alerts, by all coordinators
 }
 
 // Cluster is a whole cluster in a bubble. It is for the goroutine of the test.

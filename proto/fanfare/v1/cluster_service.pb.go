@@ -570,7 +570,9 @@ type Engine struct {
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	// Whether each write is on disk before it is answered: `always`, or what is
 	// known instead.
-	Sync          string `protobuf:"bytes,3,opt,name=sync,proto3" json:"sync,omitempty"`
+	Sync string `protobuf:"bytes,3,opt,name=sync,proto3" json:"sync,omitempty"`
+	// It is known that writes are answered before they are on disk.
+	Unsynced      bool `protobuf:"varint,4,opt,name=unsynced,proto3" json:"unsynced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -624,6 +626,13 @@ func (x *Engine) GetSync() string {
 		return x.Sync
 	}
 	return ""
+}
+
+func (x *Engine) GetUnsynced() bool {
+	if x != nil {
+		return x.Unsynced
+	}
+	return false
 }
 
 var File_fanfare_v1_cluster_service_proto protoreflect.FileDescriptor
@@ -681,11 +690,12 @@ const file_fanfare_v1_cluster_service_proto_rawDesc = "" +
 	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\x12\x1a\n" +
 	"\battached\x18\x05 \x01(\bR\battached\x12$\n" +
 	"\rsubscriptions\x18\x06 \x01(\x03R\rsubscriptions\x12\x1b\n" +
-	"\tin_flight\x18\a \x01(\x03R\binFlight\"R\n" +
+	"\tin_flight\x18\a \x01(\x03R\binFlight\"n\n" +
 	"\x06Engine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x12\n" +
-	"\x04sync\x18\x03 \x01(\tR\x04sync2\xe3\x01\n" +
+	"\x04sync\x18\x03 \x01(\tR\x04sync\x12\x1a\n" +
+	"\bunsynced\x18\x04 \x01(\bR\bunsynced2\xe3\x01\n" +
 	"\x0eClusterService\x12_\n" +
 	"\x0fDescribeCluster\x12\".fanfare.v1.DescribeClusterRequest\x1a\x13.fanfare.v1.Cluster\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/cluster\x12p\n" +
 	"\vDrainMember\x12\x1e.fanfare.v1.DrainMemberRequest\x1a\x12.fanfare.v1.Member\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/cluster/members/{member}:drainB;Z9github.com/fanfare-dev/fanfare/proto/fanfare/v1;fanfarev1b\x06proto3"

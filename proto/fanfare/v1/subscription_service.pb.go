@@ -159,6 +159,8 @@ type Subscription struct {
 	BatchBytes uint32 `protobuf:"varint,44,opt,name=batch_bytes,json=batchBytes,proto3" json:"batch_bytes,omitempty"`
 	// How long the first event waits for others: 0 to 60 s; 1 s if absent.
 	BatchWait *durationpb.Duration `protobuf:"bytes,45,opt,name=batch_wait,json=batchWait,proto3" json:"batch_wait,omitempty"`
+	// Its rules of alerts that were changed, by kind. AlertService changes them.
+	AlertRules []*AlertRule `protobuf:"bytes,46,rep,name=alert_rules,json=alertRules,proto3" json:"alert_rules,omitempty"`
 	// How requests are signed; by Standard Webhooks if absent.
 	Signing *Signing `protobuf:"bytes,20,opt,name=signing,proto3" json:"signing,omitempty"`
 	// `whpk_…`: what a receiver verifies v1a signatures with, newest first.
@@ -373,6 +375,13 @@ func (x *Subscription) GetBatchBytes() uint32 {
 func (x *Subscription) GetBatchWait() *durationpb.Duration {
 	if x != nil {
 		return x.BatchWait
+	}
+	return nil
+}
+
+func (x *Subscription) GetAlertRules() []*AlertRule {
+	if x != nil {
+		return x.AlertRules
 	}
 	return nil
 }
@@ -2268,7 +2277,7 @@ var File_fanfare_v1_subscription_service_proto protoreflect.FileDescriptor
 const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\n" +
 	"%fanfare/v1/subscription_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\f\n" +
+	"fanfare.v1\x1a\x1efanfare/v1/alert_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\f\n" +
 	"\fSubscription\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12\x15\n" +
 	"\x03url\x18\x02 \x01(\tB\x03\xe0A\x02R\x03url\x12\x1f\n" +
@@ -2298,7 +2307,9 @@ const file_fanfare_v1_subscription_service_proto_rawDesc = "" +
 	"\vbatch_bytes\x18, \x01(\rR\n" +
 	"batchBytes\x128\n" +
 	"\n" +
-	"batch_wait\x18- \x01(\v2\x19.google.protobuf.DurationR\tbatchWait\x12-\n" +
+	"batch_wait\x18- \x01(\v2\x19.google.protobuf.DurationR\tbatchWait\x12;\n" +
+	"\valert_rules\x18. \x03(\v2\x15.fanfare.v1.AlertRuleB\x03\xe0A\x03R\n" +
+	"alertRules\x12-\n" +
 	"\asigning\x18\x14 \x01(\v2\x13.fanfare.v1.SigningR\asigning\x12$\n" +
 	"\vpublic_keys\x18\x15 \x03(\tB\x03\xe0A\x03R\n" +
 	"publicKeys\x12?\n" +
@@ -2526,8 +2537,9 @@ var file_fanfare_v1_subscription_service_proto_goTypes = []any{
 	nil,                                     // 31: fanfare.v1.SendTestResponse.ResponseHeadersEntry
 	(*durationpb.Duration)(nil),             // 32: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil),           // 33: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),           // 34: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),                   // 35: google.protobuf.Empty
+	(*AlertRule)(nil),                       // 34: fanfare.v1.AlertRule
+	(*fieldmaskpb.FieldMask)(nil),           // 35: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),                   // 36: google.protobuf.Empty
 }
 var file_fanfare_v1_subscription_service_proto_depIdxs = []int32{
 	32, // 0: fanfare.v1.Subscription.retry_schedule:type_name -> google.protobuf.Duration
@@ -2538,61 +2550,62 @@ var file_fanfare_v1_subscription_service_proto_depIdxs = []int32{
 	0,  // 5: fanfare.v1.Subscription.state:type_name -> fanfare.v1.Subscription.State
 	33, // 6: fanfare.v1.Subscription.state_time:type_name -> google.protobuf.Timestamp
 	32, // 7: fanfare.v1.Subscription.batch_wait:type_name -> google.protobuf.Duration
-	8,  // 8: fanfare.v1.Subscription.signing:type_name -> fanfare.v1.Signing
-	28, // 9: fanfare.v1.Subscription.headers:type_name -> fanfare.v1.Subscription.HeadersEntry
-	3,  // 10: fanfare.v1.Subscription.authentication:type_name -> fanfare.v1.Authentication
-	7,  // 11: fanfare.v1.Subscription.tls:type_name -> fanfare.v1.TlsOptions
-	32, // 12: fanfare.v1.Subscription.connect_timeout:type_name -> google.protobuf.Duration
-	32, // 13: fanfare.v1.Subscription.tls_timeout:type_name -> google.protobuf.Duration
-	2,  // 14: fanfare.v1.Subscription.handshake:type_name -> fanfare.v1.WebhookHandshake
-	33, // 15: fanfare.v1.WebhookHandshake.grant_time:type_name -> google.protobuf.Timestamp
-	4,  // 16: fanfare.v1.Authentication.basic:type_name -> fanfare.v1.BasicAuthentication
-	5,  // 17: fanfare.v1.Authentication.bearer:type_name -> fanfare.v1.BearerAuthentication
-	6,  // 18: fanfare.v1.Authentication.oauth2:type_name -> fanfare.v1.Oauth2Authentication
-	29, // 19: fanfare.v1.Oauth2Authentication.parameters:type_name -> fanfare.v1.Oauth2Authentication.ParametersEntry
-	9,  // 20: fanfare.v1.Signing.hmac:type_name -> fanfare.v1.HmacSigning
-	33, // 21: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
-	33, // 22: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
-	33, // 23: fanfare.v1.SubscriptionHealth.hold_time:type_name -> google.protobuf.Timestamp
-	1,  // 24: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	1,  // 25: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
-	1,  // 26: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
-	34, // 27: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
-	21, // 28: fanfare.v1.SubscriptionSecret.secrets:type_name -> fanfare.v1.ActiveSecret
-	33, // 29: fanfare.v1.ActiveSecret.expire_time:type_name -> google.protobuf.Timestamp
-	32, // 30: fanfare.v1.RotateSubscriptionSecretRequest.grace:type_name -> google.protobuf.Duration
-	30, // 31: fanfare.v1.SendTestResponse.request_headers:type_name -> fanfare.v1.SendTestResponse.RequestHeadersEntry
-	32, // 32: fanfare.v1.SendTestResponse.latency:type_name -> google.protobuf.Duration
-	31, // 33: fanfare.v1.SendTestResponse.response_headers:type_name -> fanfare.v1.SendTestResponse.ResponseHeadersEntry
-	27, // 34: fanfare.v1.ListSigningKeysResponse.keys:type_name -> fanfare.v1.SigningKey
-	33, // 35: fanfare.v1.SigningKey.expire_time:type_name -> google.protobuf.Timestamp
-	11, // 36: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
-	12, // 37: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
-	13, // 38: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
-	15, // 39: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
-	16, // 40: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
-	17, // 41: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
-	18, // 42: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
-	19, // 43: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
-	22, // 44: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:input_type -> fanfare.v1.RotateSubscriptionSecretRequest
-	23, // 45: fanfare.v1.SubscriptionService.SendTest:input_type -> fanfare.v1.SendTestRequest
-	25, // 46: fanfare.v1.SubscriptionService.ListSigningKeys:input_type -> fanfare.v1.ListSigningKeysRequest
-	1,  // 47: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 48: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
-	14, // 49: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
-	1,  // 50: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
-	35, // 51: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
-	1,  // 52: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
-	1,  // 53: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
-	20, // 54: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
-	20, // 55: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
-	24, // 56: fanfare.v1.SubscriptionService.SendTest:output_type -> fanfare.v1.SendTestResponse
-	26, // 57: fanfare.v1.SubscriptionService.ListSigningKeys:output_type -> fanfare.v1.ListSigningKeysResponse
-	47, // [47:58] is the sub-list for method output_type
-	36, // [36:47] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	34, // 8: fanfare.v1.Subscription.alert_rules:type_name -> fanfare.v1.AlertRule
+	8,  // 9: fanfare.v1.Subscription.signing:type_name -> fanfare.v1.Signing
+	28, // 10: fanfare.v1.Subscription.headers:type_name -> fanfare.v1.Subscription.HeadersEntry
+	3,  // 11: fanfare.v1.Subscription.authentication:type_name -> fanfare.v1.Authentication
+	7,  // 12: fanfare.v1.Subscription.tls:type_name -> fanfare.v1.TlsOptions
+	32, // 13: fanfare.v1.Subscription.connect_timeout:type_name -> google.protobuf.Duration
+	32, // 14: fanfare.v1.Subscription.tls_timeout:type_name -> google.protobuf.Duration
+	2,  // 15: fanfare.v1.Subscription.handshake:type_name -> fanfare.v1.WebhookHandshake
+	33, // 16: fanfare.v1.WebhookHandshake.grant_time:type_name -> google.protobuf.Timestamp
+	4,  // 17: fanfare.v1.Authentication.basic:type_name -> fanfare.v1.BasicAuthentication
+	5,  // 18: fanfare.v1.Authentication.bearer:type_name -> fanfare.v1.BearerAuthentication
+	6,  // 19: fanfare.v1.Authentication.oauth2:type_name -> fanfare.v1.Oauth2Authentication
+	29, // 20: fanfare.v1.Oauth2Authentication.parameters:type_name -> fanfare.v1.Oauth2Authentication.ParametersEntry
+	9,  // 21: fanfare.v1.Signing.hmac:type_name -> fanfare.v1.HmacSigning
+	33, // 22: fanfare.v1.SubscriptionHealth.failing_since:type_name -> google.protobuf.Timestamp
+	33, // 23: fanfare.v1.SubscriptionHealth.next_probe_time:type_name -> google.protobuf.Timestamp
+	33, // 24: fanfare.v1.SubscriptionHealth.hold_time:type_name -> google.protobuf.Timestamp
+	1,  // 25: fanfare.v1.CreateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	1,  // 26: fanfare.v1.ListSubscriptionsResponse.subscriptions:type_name -> fanfare.v1.Subscription
+	1,  // 27: fanfare.v1.UpdateSubscriptionRequest.subscription:type_name -> fanfare.v1.Subscription
+	35, // 28: fanfare.v1.UpdateSubscriptionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	21, // 29: fanfare.v1.SubscriptionSecret.secrets:type_name -> fanfare.v1.ActiveSecret
+	33, // 30: fanfare.v1.ActiveSecret.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 31: fanfare.v1.RotateSubscriptionSecretRequest.grace:type_name -> google.protobuf.Duration
+	30, // 32: fanfare.v1.SendTestResponse.request_headers:type_name -> fanfare.v1.SendTestResponse.RequestHeadersEntry
+	32, // 33: fanfare.v1.SendTestResponse.latency:type_name -> google.protobuf.Duration
+	31, // 34: fanfare.v1.SendTestResponse.response_headers:type_name -> fanfare.v1.SendTestResponse.ResponseHeadersEntry
+	27, // 35: fanfare.v1.ListSigningKeysResponse.keys:type_name -> fanfare.v1.SigningKey
+	33, // 36: fanfare.v1.SigningKey.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 37: fanfare.v1.SubscriptionService.CreateSubscription:input_type -> fanfare.v1.CreateSubscriptionRequest
+	12, // 38: fanfare.v1.SubscriptionService.GetSubscription:input_type -> fanfare.v1.GetSubscriptionRequest
+	13, // 39: fanfare.v1.SubscriptionService.ListSubscriptions:input_type -> fanfare.v1.ListSubscriptionsRequest
+	15, // 40: fanfare.v1.SubscriptionService.UpdateSubscription:input_type -> fanfare.v1.UpdateSubscriptionRequest
+	16, // 41: fanfare.v1.SubscriptionService.DeleteSubscription:input_type -> fanfare.v1.DeleteSubscriptionRequest
+	17, // 42: fanfare.v1.SubscriptionService.PauseSubscription:input_type -> fanfare.v1.PauseSubscriptionRequest
+	18, // 43: fanfare.v1.SubscriptionService.ResumeSubscription:input_type -> fanfare.v1.ResumeSubscriptionRequest
+	19, // 44: fanfare.v1.SubscriptionService.GetSubscriptionSecret:input_type -> fanfare.v1.GetSubscriptionSecretRequest
+	22, // 45: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:input_type -> fanfare.v1.RotateSubscriptionSecretRequest
+	23, // 46: fanfare.v1.SubscriptionService.SendTest:input_type -> fanfare.v1.SendTestRequest
+	25, // 47: fanfare.v1.SubscriptionService.ListSigningKeys:input_type -> fanfare.v1.ListSigningKeysRequest
+	1,  // 48: fanfare.v1.SubscriptionService.CreateSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 49: fanfare.v1.SubscriptionService.GetSubscription:output_type -> fanfare.v1.Subscription
+	14, // 50: fanfare.v1.SubscriptionService.ListSubscriptions:output_type -> fanfare.v1.ListSubscriptionsResponse
+	1,  // 51: fanfare.v1.SubscriptionService.UpdateSubscription:output_type -> fanfare.v1.Subscription
+	36, // 52: fanfare.v1.SubscriptionService.DeleteSubscription:output_type -> google.protobuf.Empty
+	1,  // 53: fanfare.v1.SubscriptionService.PauseSubscription:output_type -> fanfare.v1.Subscription
+	1,  // 54: fanfare.v1.SubscriptionService.ResumeSubscription:output_type -> fanfare.v1.Subscription
+	20, // 55: fanfare.v1.SubscriptionService.GetSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	20, // 56: fanfare.v1.SubscriptionService.RotateSubscriptionSecret:output_type -> fanfare.v1.SubscriptionSecret
+	24, // 57: fanfare.v1.SubscriptionService.SendTest:output_type -> fanfare.v1.SendTestResponse
+	26, // 58: fanfare.v1.SubscriptionService.ListSigningKeys:output_type -> fanfare.v1.ListSigningKeysResponse
+	48, // [48:59] is the sub-list for method output_type
+	37, // [37:48] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_subscription_service_proto_init() }
@@ -2600,6 +2613,7 @@ func file_fanfare_v1_subscription_service_proto_init() {
 	if File_fanfare_v1_subscription_service_proto != nil {
 		return
 	}
+	file_fanfare_v1_alert_service_proto_init()
 	file_fanfare_v1_subscription_service_proto_msgTypes[0].OneofWrappers = []any{}
 	file_fanfare_v1_subscription_service_proto_msgTypes[2].OneofWrappers = []any{
 		(*Authentication_Basic)(nil),

@@ -45,8 +45,10 @@ type Tenant struct {
 	// A subscription may ask its endpoint for less than verification, `none`
 	// included.
 	AllowWeakerVerification bool `protobuf:"varint,21,opt,name=allow_weaker_verification,json=allowWeakerVerification,proto3" json:"allow_weaker_verification,omitempty"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	// Its rules of alerts that were changed, by kind. AlertService changes them.
+	AlertRules    []*AlertRule `protobuf:"bytes,25,rep,name=alert_rules,json=alertRules,proto3" json:"alert_rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Tenant) Reset() {
@@ -126,6 +128,13 @@ func (x *Tenant) GetAllowWeakerVerification() bool {
 		return x.AllowWeakerVerification
 	}
 	return false
+}
+
+func (x *Tenant) GetAlertRules() []*AlertRule {
+	if x != nil {
+		return x.AlertRules
+	}
+	return nil
 }
 
 type CreateTenantRequest struct {
@@ -439,7 +448,7 @@ var File_fanfare_v1_tenant_service_proto protoreflect.FileDescriptor
 const file_fanfare_v1_tenant_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1ffanfare/v1/tenant_service.proto\x12\n" +
-	"fanfare.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n" +
+	"fanfare.v1\x1a\x1efanfare/v1/alert_service.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n" +
 	"\x06Tenant\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x03R\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12@\n" +
@@ -448,7 +457,9 @@ const file_fanfare_v1_tenant_service_proto_rawDesc = "" +
 	"\x04rate\x18( \x01(\x01R\x04rate\x12\x14\n" +
 	"\x05burst\x18) \x01(\rR\x05burst\x12\"\n" +
 	"\fverification\x18\x14 \x01(\tR\fverification\x12:\n" +
-	"\x19allow_weaker_verification\x18\x15 \x01(\bR\x17allowWeakerVerification\"c\n" +
+	"\x19allow_weaker_verification\x18\x15 \x01(\bR\x17allowWeakerVerification\x12;\n" +
+	"\valert_rules\x18\x19 \x03(\v2\x15.fanfare.v1.AlertRuleB\x03\xe0A\x03R\n" +
+	"alertRules\"c\n" +
 	"\x13CreateTenantRequest\x12 \n" +
 	"\ttenant_id\x18\x01 \x01(\tB\x03\xe0A\x02R\btenantId\x12*\n" +
 	"\x06tenant\x18\x02 \x01(\v2\x12.fanfare.v1.TenantR\x06tenant\"+\n" +
@@ -496,30 +507,32 @@ var file_fanfare_v1_tenant_service_proto_goTypes = []any{
 	(*UpdateTenantRequest)(nil),   // 5: fanfare.v1.UpdateTenantRequest
 	(*DeleteTenantRequest)(nil),   // 6: fanfare.v1.DeleteTenantRequest
 	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil), // 8: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),         // 9: google.protobuf.Empty
+	(*AlertRule)(nil),             // 8: fanfare.v1.AlertRule
+	(*fieldmaskpb.FieldMask)(nil), // 9: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),         // 10: google.protobuf.Empty
 }
 var file_fanfare_v1_tenant_service_proto_depIdxs = []int32{
 	7,  // 0: fanfare.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 1: fanfare.v1.CreateTenantRequest.tenant:type_name -> fanfare.v1.Tenant
-	0,  // 2: fanfare.v1.ListTenantsResponse.tenants:type_name -> fanfare.v1.Tenant
-	0,  // 3: fanfare.v1.UpdateTenantRequest.tenant:type_name -> fanfare.v1.Tenant
-	8,  // 4: fanfare.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 5: fanfare.v1.TenantService.CreateTenant:input_type -> fanfare.v1.CreateTenantRequest
-	2,  // 6: fanfare.v1.TenantService.GetTenant:input_type -> fanfare.v1.GetTenantRequest
-	3,  // 7: fanfare.v1.TenantService.ListTenants:input_type -> fanfare.v1.ListTenantsRequest
-	5,  // 8: fanfare.v1.TenantService.UpdateTenant:input_type -> fanfare.v1.UpdateTenantRequest
-	6,  // 9: fanfare.v1.TenantService.DeleteTenant:input_type -> fanfare.v1.DeleteTenantRequest
-	0,  // 10: fanfare.v1.TenantService.CreateTenant:output_type -> fanfare.v1.Tenant
-	0,  // 11: fanfare.v1.TenantService.GetTenant:output_type -> fanfare.v1.Tenant
-	4,  // 12: fanfare.v1.TenantService.ListTenants:output_type -> fanfare.v1.ListTenantsResponse
-	0,  // 13: fanfare.v1.TenantService.UpdateTenant:output_type -> fanfare.v1.Tenant
-	9,  // 14: fanfare.v1.TenantService.DeleteTenant:output_type -> google.protobuf.Empty
-	10, // [10:15] is the sub-list for method output_type
-	5,  // [5:10] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	8,  // 1: fanfare.v1.Tenant.alert_rules:type_name -> fanfare.v1.AlertRule
+	0,  // 2: fanfare.v1.CreateTenantRequest.tenant:type_name -> fanfare.v1.Tenant
+	0,  // 3: fanfare.v1.ListTenantsResponse.tenants:type_name -> fanfare.v1.Tenant
+	0,  // 4: fanfare.v1.UpdateTenantRequest.tenant:type_name -> fanfare.v1.Tenant
+	9,  // 5: fanfare.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 6: fanfare.v1.TenantService.CreateTenant:input_type -> fanfare.v1.CreateTenantRequest
+	2,  // 7: fanfare.v1.TenantService.GetTenant:input_type -> fanfare.v1.GetTenantRequest
+	3,  // 8: fanfare.v1.TenantService.ListTenants:input_type -> fanfare.v1.ListTenantsRequest
+	5,  // 9: fanfare.v1.TenantService.UpdateTenant:input_type -> fanfare.v1.UpdateTenantRequest
+	6,  // 10: fanfare.v1.TenantService.DeleteTenant:input_type -> fanfare.v1.DeleteTenantRequest
+	0,  // 11: fanfare.v1.TenantService.CreateTenant:output_type -> fanfare.v1.Tenant
+	0,  // 12: fanfare.v1.TenantService.GetTenant:output_type -> fanfare.v1.Tenant
+	4,  // 13: fanfare.v1.TenantService.ListTenants:output_type -> fanfare.v1.ListTenantsResponse
+	0,  // 14: fanfare.v1.TenantService.UpdateTenant:output_type -> fanfare.v1.Tenant
+	10, // 15: fanfare.v1.TenantService.DeleteTenant:output_type -> google.protobuf.Empty
+	11, // [11:16] is the sub-list for method output_type
+	6,  // [6:11] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_v1_tenant_service_proto_init() }
@@ -527,6 +540,7 @@ func file_fanfare_v1_tenant_service_proto_init() {
 	if File_fanfare_v1_tenant_service_proto != nil {
 		return
 	}
+	file_fanfare_v1_alert_service_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -133,8 +133,8 @@ func (Control_Action) EnumDescriptor() ([]byte, []int) {
 
 // Record is one entry of a partition's log: all that the leader gathered
 // while the entry before was being written. It is folded in this order:
-// fence, outcomes, tenants, subscriptions, controls, replays, expiry, admits,
-// readmits, events, purge. What was attempted comes before what ends it in
+// fence, outcomes, tenants, subscriptions, controls, replays, alerts, expiry,
+// admits, readmits, events, purge. What was attempted comes before what ends it in
 // another way: a delivery that succeeded is not expired or cancelled by the
 // record that says so.
 type Record struct {
@@ -162,7 +162,8 @@ type Record struct {
 	// is owed once this record is folded; none of them is made owed again. The
 	// log is purged only of what a record in it has given up like this, so that
 	// a leader that was overtaken cannot purge what its successor needs.
-	PurgeBefore   uint64 `protobuf:"varint,14,opt,name=purge_before,json=purgeBefore,proto3" json:"purge_before,omitempty"`
+	PurgeBefore   uint64         `protobuf:"varint,14,opt,name=purge_before,json=purgeBefore,proto3" json:"purge_before,omitempty"`
+	Alerts        []*AlertChange `protobuf:"bytes,20,rep,name=alerts,proto3" json:"alerts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -293,6 +294,13 @@ func (x *Record) GetPurgeBefore() uint64 {
 		return x.PurgeBefore
 	}
 	return 0
+}
+
+func (x *Record) GetAlerts() []*AlertChange {
+	if x != nil {
+		return x.Alerts
+	}
+	return nil
 }
 
 // Fence begins an epoch: no record of an older epoch may follow. It carries
@@ -830,6 +838,143 @@ func (x *ReplayLag) GetNextIndex() uint32 {
 	return 0
 }
 
+// AlertChange puts an alert's state, or deletes it.
+type AlertChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `alr_…`
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Absent: deleted.
+	Put *StoredAlert `protobuf:"bytes,2,opt,name=put,proto3" json:"put,omitempty"`
+	// Only that it was told has changed: nobody who watches need see it.
+	Quiet         bool `protobuf:"varint,3,opt,name=quiet,proto3" json:"quiet,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlertChange) Reset() {
+	*x = AlertChange{}
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlertChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlertChange) ProtoMessage() {}
+
+func (x *AlertChange) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlertChange.ProtoReflect.Descriptor instead.
+func (*AlertChange) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AlertChange) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AlertChange) GetPut() *StoredAlert {
+	if x != nil {
+		return x.Put
+	}
+	return nil
+}
+
+func (x *AlertChange) GetQuiet() bool {
+	if x != nil {
+		return x.Quiet
+	}
+	return false
+}
+
+// StoredAlert is an alert, and what was said of it.
+type StoredAlert struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// As clients see it, without its name and link.
+	Alert *v1.Alert `protobuf:"bytes,2,opt,name=alert,proto3" json:"alert,omitempty"`
+	// Those who are told were told of its state.
+	Told bool `protobuf:"varint,3,opt,name=told,proto3" json:"told,omitempty"`
+	// Who looks after it: empty for the partition's leader; `cluster` for the
+	// assigner, `members/{id}` for a coordinator, of what they see of the cluster.
+	Source        string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredAlert) Reset() {
+	*x = StoredAlert{}
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredAlert) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredAlert) ProtoMessage() {}
+
+func (x *StoredAlert) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredAlert.ProtoReflect.Descriptor instead.
+func (*StoredAlert) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *StoredAlert) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *StoredAlert) GetAlert() *v1.Alert {
+	if x != nil {
+		return x.Alert
+	}
+	return nil
+}
+
+func (x *StoredAlert) GetTold() bool {
+	if x != nil {
+		return x.Told
+	}
+	return false
+}
+
+func (x *StoredAlert) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
 // TenantChange puts or deletes a tenant.
 type TenantChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -842,7 +987,7 @@ type TenantChange struct {
 
 func (x *TenantChange) Reset() {
 	*x = TenantChange{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +999,7 @@ func (x *TenantChange) String() string {
 func (*TenantChange) ProtoMessage() {}
 
 func (x *TenantChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1012,7 @@ func (x *TenantChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TenantChange.ProtoReflect.Descriptor instead.
 func (*TenantChange) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TenantChange) GetId() string {
@@ -897,7 +1042,7 @@ type SubscriptionChange struct {
 
 func (x *SubscriptionChange) Reset() {
 	*x = SubscriptionChange{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1054,7 @@ func (x *SubscriptionChange) String() string {
 func (*SubscriptionChange) ProtoMessage() {}
 
 func (x *SubscriptionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1067,7 @@ func (x *SubscriptionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionChange.ProtoReflect.Descriptor instead.
 func (*SubscriptionChange) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SubscriptionChange) GetNumber() uint64 {
@@ -962,7 +1107,7 @@ type StoredSubscription struct {
 
 func (x *StoredSubscription) Reset() {
 	*x = StoredSubscription{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1119,7 @@ func (x *StoredSubscription) String() string {
 func (*StoredSubscription) ProtoMessage() {}
 
 func (x *StoredSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1132,7 @@ func (x *StoredSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSubscription.ProtoReflect.Descriptor instead.
 func (*StoredSubscription) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StoredSubscription) GetTenant() string {
@@ -1065,7 +1210,7 @@ type Outcomes struct {
 
 func (x *Outcomes) Reset() {
 	*x = Outcomes{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1222,7 @@ func (x *Outcomes) String() string {
 func (*Outcomes) ProtoMessage() {}
 
 func (x *Outcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1235,7 @@ func (x *Outcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcomes.ProtoReflect.Descriptor instead.
 func (*Outcomes) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Outcomes) GetSubscriptions() []uint64 {
@@ -1189,7 +1334,7 @@ type OutcomeDetail struct {
 
 func (x *OutcomeDetail) Reset() {
 	*x = OutcomeDetail{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1346,7 @@ func (x *OutcomeDetail) String() string {
 func (*OutcomeDetail) ProtoMessage() {}
 
 func (x *OutcomeDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1359,7 @@ func (x *OutcomeDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeDetail.ProtoReflect.Descriptor instead.
 func (*OutcomeDetail) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *OutcomeDetail) GetOutcome() uint32 {
@@ -1281,7 +1426,7 @@ type Admit struct {
 
 func (x *Admit) Reset() {
 	*x = Admit{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1438,7 @@ func (x *Admit) String() string {
 func (*Admit) ProtoMessage() {}
 
 func (x *Admit) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1451,7 @@ func (x *Admit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admit.ProtoReflect.Descriptor instead.
 func (*Admit) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Admit) GetSubscription() uint64 {
@@ -1373,7 +1518,7 @@ type LoggedEvent struct {
 
 func (x *LoggedEvent) Reset() {
 	*x = LoggedEvent{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1530,7 @@ func (x *LoggedEvent) String() string {
 func (*LoggedEvent) ProtoMessage() {}
 
 func (x *LoggedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1543,7 @@ func (x *LoggedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoggedEvent.ProtoReflect.Descriptor instead.
 func (*LoggedEvent) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LoggedEvent) GetTenant() string {
@@ -1475,14 +1620,15 @@ type Snapshot struct {
 	// subscriptions are the last before it.
 	Hash []byte `protobuf:"bytes,15,opt,name=hash,proto3" json:"hash,omitempty"`
 	// The first record that has not been given up to be purged; 0 if none was.
-	KeptFrom      uint64 `protobuf:"varint,20,opt,name=kept_from,json=keptFrom,proto3" json:"kept_from,omitempty"`
+	KeptFrom      uint64         `protobuf:"varint,20,opt,name=kept_from,json=keptFrom,proto3" json:"kept_from,omitempty"`
+	Alerts        []*AlertChange `protobuf:"bytes,25,rep,name=alerts,proto3" json:"alerts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1640,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1653,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Snapshot) GetSequence() uint64 {
@@ -1629,6 +1775,13 @@ func (x *Snapshot) GetKeptFrom() uint64 {
 	return 0
 }
 
+func (x *Snapshot) GetAlerts() []*AlertChange {
+	if x != nil {
+		return x.Alerts
+	}
+	return nil
+}
+
 // SubscriptionState is a subscription with what it is owed.
 type SubscriptionState struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1666,7 +1819,7 @@ type SubscriptionState struct {
 
 func (x *SubscriptionState) Reset() {
 	*x = SubscriptionState{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +1831,7 @@ func (x *SubscriptionState) String() string {
 func (*SubscriptionState) ProtoMessage() {}
 
 func (x *SubscriptionState) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +1844,7 @@ func (x *SubscriptionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionState.ProtoReflect.Descriptor instead.
 func (*SubscriptionState) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SubscriptionState) GetNumber() uint64 {
@@ -1852,7 +2005,7 @@ type Breaker struct {
 
 func (x *Breaker) Reset() {
 	*x = Breaker{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +2017,7 @@ func (x *Breaker) String() string {
 func (*Breaker) ProtoMessage() {}
 
 func (x *Breaker) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +2030,7 @@ func (x *Breaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Breaker.ProtoReflect.Descriptor instead.
 func (*Breaker) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Breaker) GetFailures() uint64 {
@@ -1934,7 +2087,7 @@ type Era struct {
 
 func (x *Era) Reset() {
 	*x = Era{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[18]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2099,7 @@ func (x *Era) String() string {
 func (*Era) ProtoMessage() {}
 
 func (x *Era) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[18]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2112,7 @@ func (x *Era) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Era.ProtoReflect.Descriptor instead.
 func (*Era) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Era) GetUntilSequence() uint64 {
@@ -1980,7 +2133,7 @@ var File_fanfare_link_v1_log_proto protoreflect.FileDescriptor
 
 const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x19fanfare/link/v1/log.proto\x12\x0ffanfare.link.v1\x1a!fanfare/v1/delivery_service.proto\x1a%fanfare/v1/subscription_service.proto\x1a\x1ffanfare/v1/tenant_service.proto\"\xa1\x05\n" +
+	"\x19fanfare/link/v1/log.proto\x12\x0ffanfare.link.v1\x1a\x1efanfare/v1/alert_service.proto\x1a!fanfare/v1/delivery_service.proto\x1a%fanfare/v1/subscription_service.proto\x1a\x1ffanfare/v1/tenant_service.proto\"\xd7\x05\n" +
 	"\x06Record\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12#\n" +
 	"\rprevious_hash\x18\x02 \x01(\fR\fpreviousHash\x12 \n" +
@@ -1997,7 +2150,8 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\rexpire_before\x18\v \x01(\x04R\fexpireBefore\x124\n" +
 	"\breadmits\x18\f \x03(\v2\x18.fanfare.link.v1.ReadmitR\breadmits\x127\n" +
 	"\areplays\x18\r \x03(\v2\x1d.fanfare.link.v1.ReplayChangeR\areplays\x12!\n" +
-	"\fpurge_before\x18\x0e \x01(\x04R\vpurgeBefore\"}\n" +
+	"\fpurge_before\x18\x0e \x01(\x04R\vpurgeBefore\x124\n" +
+	"\x06alerts\x18\x14 \x03(\v2\x1c.fanfare.link.v1.AlertChangeR\x06alerts\"}\n" +
 	"\x05Fence\x12 \n" +
 	"\vcoordinator\x18\x01 \x01(\tR\vcoordinator\x12!\n" +
 	"\ffold_version\x18\x02 \x01(\rR\vfoldVersion\x12/\n" +
@@ -2046,7 +2200,16 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\x0fsubscription_id\x18\x02 \x01(\tR\x0esubscriptionId\x12#\n" +
 	"\rnext_sequence\x18\x03 \x01(\x04R\fnextSequence\x12\x1d\n" +
 	"\n" +
-	"next_index\x18\x04 \x01(\rR\tnextIndex\"D\n" +
+	"next_index\x18\x04 \x01(\rR\tnextIndex\"c\n" +
+	"\vAlertChange\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x03put\x18\x02 \x01(\v2\x1c.fanfare.link.v1.StoredAlertR\x03put\x12\x14\n" +
+	"\x05quiet\x18\x03 \x01(\bR\x05quiet\"z\n" +
+	"\vStoredAlert\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12'\n" +
+	"\x05alert\x18\x02 \x01(\v2\x11.fanfare.v1.AlertR\x05alert\x12\x12\n" +
+	"\x04told\x18\x03 \x01(\bR\x04told\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\"D\n" +
 	"\fTenantChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x03put\x18\x02 \x01(\v2\x12.fanfare.v1.TenantR\x03put\"c\n" +
@@ -2098,7 +2261,7 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\fordering_key\x18\x04 \x01(\tR\vorderingKey\x12!\n" +
 	"\fid_generated\x18\x05 \x01(\bR\vidGenerated\x12\x14\n" +
 	"\x05event\x18\x06 \x01(\fR\x05event\x12\x12\n" +
-	"\x04json\x18\x1e \x01(\bR\x04json\"\xb4\x05\n" +
+	"\x04json\x18\x1e \x01(\bR\x04json\"\xea\x05\n" +
 	"\bSnapshot\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1f\n" +
 	"\vrecord_hash\x18\x02 \x01(\fR\n" +
@@ -2121,7 +2284,8 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\x0emark_sequences\x18\x0e \x03(\x04R\rmarkSequences\x12+\n" +
 	"\x12mark_times_unix_ms\x18\x10 \x03(\x03R\x0fmarkTimesUnixMs\x12\x12\n" +
 	"\x04hash\x18\x0f \x01(\fR\x04hash\x12\x1b\n" +
-	"\tkept_from\x18\x14 \x01(\x04R\bkeptFrom\"\x97\x06\n" +
+	"\tkept_from\x18\x14 \x01(\x04R\bkeptFrom\x124\n" +
+	"\x06alerts\x18\x19 \x03(\v2\x1c.fanfare.link.v1.AlertChangeR\x06alerts\"\x97\x06\n" +
 	"\x11SubscriptionState\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12;\n" +
 	"\x06stored\x18\x02 \x01(\v2#.fanfare.link.v1.StoredSubscriptionR\x06stored\x12\x16\n" +
@@ -2174,7 +2338,7 @@ func file_fanfare_link_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_link_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_fanfare_link_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_fanfare_link_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_fanfare_link_v1_log_proto_goTypes = []any{
 	(SubscriptionMode)(0),      // 0: fanfare.link.v1.SubscriptionMode
 	(Control_Action)(0),        // 1: fanfare.link.v1.Control.Action
@@ -2186,53 +2350,60 @@ var file_fanfare_link_v1_log_proto_goTypes = []any{
 	(*ReplayChange)(nil),       // 7: fanfare.link.v1.ReplayChange
 	(*StoredReplay)(nil),       // 8: fanfare.link.v1.StoredReplay
 	(*ReplayLag)(nil),          // 9: fanfare.link.v1.ReplayLag
-	(*TenantChange)(nil),       // 10: fanfare.link.v1.TenantChange
-	(*SubscriptionChange)(nil), // 11: fanfare.link.v1.SubscriptionChange
-	(*StoredSubscription)(nil), // 12: fanfare.link.v1.StoredSubscription
-	(*Outcomes)(nil),           // 13: fanfare.link.v1.Outcomes
-	(*OutcomeDetail)(nil),      // 14: fanfare.link.v1.OutcomeDetail
-	(*Admit)(nil),              // 15: fanfare.link.v1.Admit
-	(*LoggedEvent)(nil),        // 16: fanfare.link.v1.LoggedEvent
-	(*Snapshot)(nil),           // 17: fanfare.link.v1.Snapshot
-	(*SubscriptionState)(nil),  // 18: fanfare.link.v1.SubscriptionState
-	(*Breaker)(nil),            // 19: fanfare.link.v1.Breaker
-	(*Era)(nil),                // 20: fanfare.link.v1.Era
-	(*v1.Replay)(nil),          // 21: fanfare.v1.Replay
-	(*v1.Tenant)(nil),          // 22: fanfare.v1.Tenant
-	(*v1.Subscription)(nil),    // 23: fanfare.v1.Subscription
+	(*AlertChange)(nil),        // 10: fanfare.link.v1.AlertChange
+	(*StoredAlert)(nil),        // 11: fanfare.link.v1.StoredAlert
+	(*TenantChange)(nil),       // 12: fanfare.link.v1.TenantChange
+	(*SubscriptionChange)(nil), // 13: fanfare.link.v1.SubscriptionChange
+	(*StoredSubscription)(nil), // 14: fanfare.link.v1.StoredSubscription
+	(*Outcomes)(nil),           // 15: fanfare.link.v1.Outcomes
+	(*OutcomeDetail)(nil),      // 16: fanfare.link.v1.OutcomeDetail
+	(*Admit)(nil),              // 17: fanfare.link.v1.Admit
+	(*LoggedEvent)(nil),        // 18: fanfare.link.v1.LoggedEvent
+	(*Snapshot)(nil),           // 19: fanfare.link.v1.Snapshot
+	(*SubscriptionState)(nil),  // 20: fanfare.link.v1.SubscriptionState
+	(*Breaker)(nil),            // 21: fanfare.link.v1.Breaker
+	(*Era)(nil),                // 22: fanfare.link.v1.Era
+	(*v1.Replay)(nil),          // 23: fanfare.v1.Replay
+	(*v1.Alert)(nil),           // 24: fanfare.v1.Alert
+	(*v1.Tenant)(nil),          // 25: fanfare.v1.Tenant
+	(*v1.Subscription)(nil),    // 26: fanfare.v1.Subscription
 }
 var file_fanfare_link_v1_log_proto_depIdxs = []int32{
 	3,  // 0: fanfare.link.v1.Record.fence:type_name -> fanfare.link.v1.Fence
-	10, // 1: fanfare.link.v1.Record.tenants:type_name -> fanfare.link.v1.TenantChange
-	11, // 2: fanfare.link.v1.Record.subscriptions:type_name -> fanfare.link.v1.SubscriptionChange
-	13, // 3: fanfare.link.v1.Record.outcomes:type_name -> fanfare.link.v1.Outcomes
-	15, // 4: fanfare.link.v1.Record.admits:type_name -> fanfare.link.v1.Admit
-	16, // 5: fanfare.link.v1.Record.events:type_name -> fanfare.link.v1.LoggedEvent
+	12, // 1: fanfare.link.v1.Record.tenants:type_name -> fanfare.link.v1.TenantChange
+	13, // 2: fanfare.link.v1.Record.subscriptions:type_name -> fanfare.link.v1.SubscriptionChange
+	15, // 3: fanfare.link.v1.Record.outcomes:type_name -> fanfare.link.v1.Outcomes
+	17, // 4: fanfare.link.v1.Record.admits:type_name -> fanfare.link.v1.Admit
+	18, // 5: fanfare.link.v1.Record.events:type_name -> fanfare.link.v1.LoggedEvent
 	5,  // 6: fanfare.link.v1.Record.controls:type_name -> fanfare.link.v1.Control
 	6,  // 7: fanfare.link.v1.Record.readmits:type_name -> fanfare.link.v1.Readmit
 	7,  // 8: fanfare.link.v1.Record.replays:type_name -> fanfare.link.v1.ReplayChange
-	4,  // 9: fanfare.link.v1.Fence.limits:type_name -> fanfare.link.v1.Limits
-	1,  // 10: fanfare.link.v1.Control.action:type_name -> fanfare.link.v1.Control.Action
-	8,  // 11: fanfare.link.v1.ReplayChange.put:type_name -> fanfare.link.v1.StoredReplay
-	21, // 12: fanfare.link.v1.StoredReplay.replay:type_name -> fanfare.v1.Replay
-	9,  // 13: fanfare.link.v1.StoredReplay.lagging:type_name -> fanfare.link.v1.ReplayLag
-	22, // 14: fanfare.link.v1.TenantChange.put:type_name -> fanfare.v1.Tenant
-	12, // 15: fanfare.link.v1.SubscriptionChange.put:type_name -> fanfare.link.v1.StoredSubscription
-	23, // 16: fanfare.link.v1.StoredSubscription.subscription:type_name -> fanfare.v1.Subscription
-	14, // 17: fanfare.link.v1.Outcomes.details:type_name -> fanfare.link.v1.OutcomeDetail
-	4,  // 18: fanfare.link.v1.Snapshot.limits:type_name -> fanfare.link.v1.Limits
-	10, // 19: fanfare.link.v1.Snapshot.tenants:type_name -> fanfare.link.v1.TenantChange
-	18, // 20: fanfare.link.v1.Snapshot.subscriptions:type_name -> fanfare.link.v1.SubscriptionState
-	7,  // 21: fanfare.link.v1.Snapshot.replays:type_name -> fanfare.link.v1.ReplayChange
-	12, // 22: fanfare.link.v1.SubscriptionState.stored:type_name -> fanfare.link.v1.StoredSubscription
-	20, // 23: fanfare.link.v1.SubscriptionState.eras:type_name -> fanfare.link.v1.Era
-	0,  // 24: fanfare.link.v1.SubscriptionState.mode:type_name -> fanfare.link.v1.SubscriptionMode
-	19, // 25: fanfare.link.v1.SubscriptionState.breaker:type_name -> fanfare.link.v1.Breaker
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	10, // 9: fanfare.link.v1.Record.alerts:type_name -> fanfare.link.v1.AlertChange
+	4,  // 10: fanfare.link.v1.Fence.limits:type_name -> fanfare.link.v1.Limits
+	1,  // 11: fanfare.link.v1.Control.action:type_name -> fanfare.link.v1.Control.Action
+	8,  // 12: fanfare.link.v1.ReplayChange.put:type_name -> fanfare.link.v1.StoredReplay
+	23, // 13: fanfare.link.v1.StoredReplay.replay:type_name -> fanfare.v1.Replay
+	9,  // 14: fanfare.link.v1.StoredReplay.lagging:type_name -> fanfare.link.v1.ReplayLag
+	11, // 15: fanfare.link.v1.AlertChange.put:type_name -> fanfare.link.v1.StoredAlert
+	24, // 16: fanfare.link.v1.StoredAlert.alert:type_name -> fanfare.v1.Alert
+	25, // 17: fanfare.link.v1.TenantChange.put:type_name -> fanfare.v1.Tenant
+	14, // 18: fanfare.link.v1.SubscriptionChange.put:type_name -> fanfare.link.v1.StoredSubscription
+	26, // 19: fanfare.link.v1.StoredSubscription.subscription:type_name -> fanfare.v1.Subscription
+	16, // 20: fanfare.link.v1.Outcomes.details:type_name -> fanfare.link.v1.OutcomeDetail
+	4,  // 21: fanfare.link.v1.Snapshot.limits:type_name -> fanfare.link.v1.Limits
+	12, // 22: fanfare.link.v1.Snapshot.tenants:type_name -> fanfare.link.v1.TenantChange
+	20, // 23: fanfare.link.v1.Snapshot.subscriptions:type_name -> fanfare.link.v1.SubscriptionState
+	7,  // 24: fanfare.link.v1.Snapshot.replays:type_name -> fanfare.link.v1.ReplayChange
+	10, // 25: fanfare.link.v1.Snapshot.alerts:type_name -> fanfare.link.v1.AlertChange
+	14, // 26: fanfare.link.v1.SubscriptionState.stored:type_name -> fanfare.link.v1.StoredSubscription
+	22, // 27: fanfare.link.v1.SubscriptionState.eras:type_name -> fanfare.link.v1.Era
+	0,  // 28: fanfare.link.v1.SubscriptionState.mode:type_name -> fanfare.link.v1.SubscriptionMode
+	21, // 29: fanfare.link.v1.SubscriptionState.breaker:type_name -> fanfare.link.v1.Breaker
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_link_v1_log_proto_init() }
@@ -2246,7 +2417,7 @@ func file_fanfare_link_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_link_v1_log_proto_rawDesc), len(file_fanfare_link_v1_log_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

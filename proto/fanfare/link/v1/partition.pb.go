@@ -10,6 +10,7 @@ import (
 	v1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -72,7 +73,14 @@ type DescribePartitionResponse struct {
 	// Its shards as the leader sees them.
 	Shards []*v1.Shard `protobuf:"bytes,2,rep,name=shards,proto3" json:"shards,omitempty"`
 	// What needs attention, in words.
-	Problems      []string `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
+	Problems []string `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Why events are refused just now; empty if they are taken.
+	Refusal string `protobuf:"bytes,20,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	// The log has not answered for so long that nobody is let wait for it.
+	Silent bool `protobuf:"varint,21,opt,name=silent,proto3" json:"silent,omitempty"`
+	// Of the certificates that the leader and its workers show: when the first
+	// one ends of each member. Empty without TLS.
+	Certificates  []*CertificateExpiry `protobuf:"bytes,22,rep,name=certificates,proto3" json:"certificates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -124,6 +132,27 @@ func (x *DescribePartitionResponse) GetShards() []*v1.Shard {
 func (x *DescribePartitionResponse) GetProblems() []string {
 	if x != nil {
 		return x.Problems
+	}
+	return nil
+}
+
+func (x *DescribePartitionResponse) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *DescribePartitionResponse) GetSilent() bool {
+	if x != nil {
+		return x.Silent
+	}
+	return false
+}
+
+func (x *DescribePartitionResponse) GetCertificates() []*CertificateExpiry {
+	if x != nil {
+		return x.Certificates
 	}
 	return nil
 }
@@ -234,26 +263,200 @@ func (x *ListPartitionTenantsResponse) GetTenants() []*v1.Tenant {
 	return nil
 }
 
+// CertificateExpiry says when a member's certificate ends.
+type CertificateExpiry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateExpiry) Reset() {
+	*x = CertificateExpiry{}
+	mi := &file_fanfare_link_v1_partition_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateExpiry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateExpiry) ProtoMessage() {}
+
+func (x *CertificateExpiry) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_partition_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateExpiry.ProtoReflect.Descriptor instead.
+func (*CertificateExpiry) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_partition_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CertificateExpiry) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *CertificateExpiry) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+type RecordAlertsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/{tenant}.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// See StoredAlert.
+	Source string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	// Of this source only.
+	Changes       []*AlertChange `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordAlertsRequest) Reset() {
+	*x = RecordAlertsRequest{}
+	mi := &file_fanfare_link_v1_partition_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordAlertsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordAlertsRequest) ProtoMessage() {}
+
+func (x *RecordAlertsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_partition_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordAlertsRequest.ProtoReflect.Descriptor instead.
+func (*RecordAlertsRequest) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_partition_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RecordAlertsRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *RecordAlertsRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *RecordAlertsRequest) GetChanges() []*AlertChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type RecordAlertsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Alerts        []*AlertChange         `protobuf:"bytes,1,rep,name=alerts,proto3" json:"alerts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordAlertsResponse) Reset() {
+	*x = RecordAlertsResponse{}
+	mi := &file_fanfare_link_v1_partition_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordAlertsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordAlertsResponse) ProtoMessage() {}
+
+func (x *RecordAlertsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_partition_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordAlertsResponse.ProtoReflect.Descriptor instead.
+func (*RecordAlertsResponse) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_partition_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RecordAlertsResponse) GetAlerts() []*AlertChange {
+	if x != nil {
+		return x.Alerts
+	}
+	return nil
+}
+
 var File_fanfare_link_v1_partition_proto protoreflect.FileDescriptor
 
 const file_fanfare_link_v1_partition_proto_rawDesc = "" +
 	"\n" +
-	"\x1ffanfare/link/v1/partition.proto\x12\x0ffanfare.link.v1\x1a fanfare/v1/cluster_service.proto\x1a\x1ffanfare/v1/tenant_service.proto\"8\n" +
+	"\x1ffanfare/link/v1/partition.proto\x12\x0ffanfare.link.v1\x1a\x19fanfare/link/v1/log.proto\x1a fanfare/v1/cluster_service.proto\x1a\x1ffanfare/v1/tenant_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n" +
 	"\x18DescribePartitionRequest\x12\x1c\n" +
-	"\tpartition\x18\x01 \x01(\x05R\tpartition\"\x97\x01\n" +
+	"\tpartition\x18\x01 \x01(\x05R\tpartition\"\x91\x02\n" +
 	"\x19DescribePartitionResponse\x123\n" +
 	"\tpartition\x18\x01 \x01(\v2\x15.fanfare.v1.PartitionR\tpartition\x12)\n" +
 	"\x06shards\x18\x02 \x03(\v2\x11.fanfare.v1.ShardR\x06shards\x12\x1a\n" +
-	"\bproblems\x18\x03 \x03(\tR\bproblems\"n\n" +
+	"\bproblems\x18\x03 \x03(\tR\bproblems\x12\x18\n" +
+	"\arefusal\x18\x14 \x01(\tR\arefusal\x12\x16\n" +
+	"\x06silent\x18\x15 \x01(\bR\x06silent\x12F\n" +
+	"\fcertificates\x18\x16 \x03(\v2\".fanfare.link.v1.CertificateExpiryR\fcertificates\"n\n" +
 	"\x1bListPartitionTenantsRequest\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\"L\n" +
 	"\x1cListPartitionTenantsResponse\x12,\n" +
-	"\atenants\x18\x01 \x03(\v2\x12.fanfare.v1.TenantR\atenants2\xf3\x01\n" +
+	"\atenants\x18\x01 \x03(\v2\x12.fanfare.v1.TenantR\atenants\"h\n" +
+	"\x11CertificateExpiry\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12;\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"}\n" +
+	"\x13RecordAlertsRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\x126\n" +
+	"\achanges\x18\x03 \x03(\v2\x1c.fanfare.link.v1.AlertChangeR\achanges\"L\n" +
+	"\x14RecordAlertsResponse\x124\n" +
+	"\x06alerts\x18\x01 \x03(\v2\x1c.fanfare.link.v1.AlertChangeR\x06alerts2\xd0\x02\n" +
 	"\x10PartitionService\x12j\n" +
 	"\x11DescribePartition\x12).fanfare.link.v1.DescribePartitionRequest\x1a*.fanfare.link.v1.DescribePartitionResponse\x12s\n" +
-	"\x14ListPartitionTenants\x12,.fanfare.link.v1.ListPartitionTenantsRequest\x1a-.fanfare.link.v1.ListPartitionTenantsResponseB=Z;github.com/fanfare-dev/fanfare/proto/fanfare/link/v1;linkv1b\x06proto3"
+	"\x14ListPartitionTenants\x12,.fanfare.link.v1.ListPartitionTenantsRequest\x1a-.fanfare.link.v1.ListPartitionTenantsResponse\x12[\n" +
+	"\fRecordAlerts\x12$.fanfare.link.v1.RecordAlertsRequest\x1a%.fanfare.link.v1.RecordAlertsResponseB=Z;github.com/fanfare-dev/fanfare/proto/fanfare/link/v1;linkv1b\x06proto3"
 
 var (
 	file_fanfare_link_v1_partition_proto_rawDescOnce sync.Once
@@ -267,29 +470,40 @@ func file_fanfare_link_v1_partition_proto_rawDescGZIP() []byte {
 	return file_fanfare_link_v1_partition_proto_rawDescData
 }
 
-var file_fanfare_link_v1_partition_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_fanfare_link_v1_partition_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_fanfare_link_v1_partition_proto_goTypes = []any{
 	(*DescribePartitionRequest)(nil),     // 0: fanfare.link.v1.DescribePartitionRequest
 	(*DescribePartitionResponse)(nil),    // 1: fanfare.link.v1.DescribePartitionResponse
 	(*ListPartitionTenantsRequest)(nil),  // 2: fanfare.link.v1.ListPartitionTenantsRequest
 	(*ListPartitionTenantsResponse)(nil), // 3: fanfare.link.v1.ListPartitionTenantsResponse
-	(*v1.Partition)(nil),                 // 4: fanfare.v1.Partition
-	(*v1.Shard)(nil),                     // 5: fanfare.v1.Shard
-	(*v1.Tenant)(nil),                    // 6: fanfare.v1.Tenant
+	(*CertificateExpiry)(nil),            // 4: fanfare.link.v1.CertificateExpiry
+	(*RecordAlertsRequest)(nil),          // 5: fanfare.link.v1.RecordAlertsRequest
+	(*RecordAlertsResponse)(nil),         // 6: fanfare.link.v1.RecordAlertsResponse
+	(*v1.Partition)(nil),                 // 7: fanfare.v1.Partition
+	(*v1.Shard)(nil),                     // 8: fanfare.v1.Shard
+	(*v1.Tenant)(nil),                    // 9: fanfare.v1.Tenant
+	(*timestamppb.Timestamp)(nil),        // 10: google.protobuf.Timestamp
+	(*AlertChange)(nil),                  // 11: fanfare.link.v1.AlertChange
 }
 var file_fanfare_link_v1_partition_proto_depIdxs = []int32{
-	4, // 0: fanfare.link.v1.DescribePartitionResponse.partition:type_name -> fanfare.v1.Partition
-	5, // 1: fanfare.link.v1.DescribePartitionResponse.shards:type_name -> fanfare.v1.Shard
-	6, // 2: fanfare.link.v1.ListPartitionTenantsResponse.tenants:type_name -> fanfare.v1.Tenant
-	0, // 3: fanfare.link.v1.PartitionService.DescribePartition:input_type -> fanfare.link.v1.DescribePartitionRequest
-	2, // 4: fanfare.link.v1.PartitionService.ListPartitionTenants:input_type -> fanfare.link.v1.ListPartitionTenantsRequest
-	1, // 5: fanfare.link.v1.PartitionService.DescribePartition:output_type -> fanfare.link.v1.DescribePartitionResponse
-	3, // 6: fanfare.link.v1.PartitionService.ListPartitionTenants:output_type -> fanfare.link.v1.ListPartitionTenantsResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	7,  // 0: fanfare.link.v1.DescribePartitionResponse.partition:type_name -> fanfare.v1.Partition
+	8,  // 1: fanfare.link.v1.DescribePartitionResponse.shards:type_name -> fanfare.v1.Shard
+	4,  // 2: fanfare.link.v1.DescribePartitionResponse.certificates:type_name -> fanfare.link.v1.CertificateExpiry
+	9,  // 3: fanfare.link.v1.ListPartitionTenantsResponse.tenants:type_name -> fanfare.v1.Tenant
+	10, // 4: fanfare.link.v1.CertificateExpiry.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 5: fanfare.link.v1.RecordAlertsRequest.changes:type_name -> fanfare.link.v1.AlertChange
+	11, // 6: fanfare.link.v1.RecordAlertsResponse.alerts:type_name -> fanfare.link.v1.AlertChange
+	0,  // 7: fanfare.link.v1.PartitionService.DescribePartition:input_type -> fanfare.link.v1.DescribePartitionRequest
+	2,  // 8: fanfare.link.v1.PartitionService.ListPartitionTenants:input_type -> fanfare.link.v1.ListPartitionTenantsRequest
+	5,  // 9: fanfare.link.v1.PartitionService.RecordAlerts:input_type -> fanfare.link.v1.RecordAlertsRequest
+	1,  // 10: fanfare.link.v1.PartitionService.DescribePartition:output_type -> fanfare.link.v1.DescribePartitionResponse
+	3,  // 11: fanfare.link.v1.PartitionService.ListPartitionTenants:output_type -> fanfare.link.v1.ListPartitionTenantsResponse
+	6,  // 12: fanfare.link.v1.PartitionService.RecordAlerts:output_type -> fanfare.link.v1.RecordAlertsResponse
+	10, // [10:13] is the sub-list for method output_type
+	7,  // [7:10] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_link_v1_partition_proto_init() }
@@ -297,13 +511,14 @@ func file_fanfare_link_v1_partition_proto_init() {
 	if File_fanfare_link_v1_partition_proto != nil {
 		return
 	}
+	file_fanfare_link_v1_log_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_link_v1_partition_proto_rawDesc), len(file_fanfare_link_v1_partition_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	PartitionService_DescribePartition_FullMethodName    = "/fanfare.link.v1.PartitionService/DescribePartition"
 	PartitionService_ListPartitionTenants_FullMethodName = "/fanfare.link.v1.PartitionService/ListPartitionTenants"
+	PartitionService_RecordAlerts_FullMethodName         = "/fanfare.link.v1.PartitionService/RecordAlerts"
 )
 
 // PartitionServiceClient is the client API for PartitionService service.
@@ -37,6 +38,10 @@ type PartitionServiceClient interface {
 	DescribePartition(ctx context.Context, in *DescribePartitionRequest, opts ...grpc.CallOption) (*DescribePartitionResponse, error)
 	// ListPartitionTenants returns a page of the partition's tenants, by id.
 	ListPartitionTenants(ctx context.Context, in *ListPartitionTenantsRequest, opts ...grpc.CallOption) (*ListPartitionTenantsResponse, error)
+	// RecordAlerts keeps what coordinators see of the cluster itself, among the
+	// alerts of the tenant `fanfare-system`, and returns all of its source that
+	// are kept then.
+	RecordAlerts(ctx context.Context, in *RecordAlertsRequest, opts ...grpc.CallOption) (*RecordAlertsResponse, error)
 }
 
 type partitionServiceClient struct {
@@ -67,6 +72,16 @@ func (c *partitionServiceClient) ListPartitionTenants(ctx context.Context, in *L
 	return out, nil
 }
 
+func (c *partitionServiceClient) RecordAlerts(ctx context.Context, in *RecordAlertsRequest, opts ...grpc.CallOption) (*RecordAlertsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecordAlertsResponse)
+	err := c.cc.Invoke(ctx, PartitionService_RecordAlerts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PartitionServiceServer is the server API for PartitionService service.
 // All implementations must embed UnimplementedPartitionServiceServer
 // for forward compatibility.
@@ -81,6 +96,10 @@ type PartitionServiceServer interface {
 	DescribePartition(context.Context, *DescribePartitionRequest) (*DescribePartitionResponse, error)
 	// ListPartitionTenants returns a page of the partition's tenants, by id.
 	ListPartitionTenants(context.Context, *ListPartitionTenantsRequest) (*ListPartitionTenantsResponse, error)
+	// RecordAlerts keeps what coordinators see of the cluster itself, among the
+	// alerts of the tenant `fanfare-system`, and returns all of its source that
+	// are kept then.
+	RecordAlerts(context.Context, *RecordAlertsRequest) (*RecordAlertsResponse, error)
 	mustEmbedUnimplementedPartitionServiceServer()
 }
 
@@ -96,6 +115,9 @@ func (UnimplementedPartitionServiceServer) DescribePartition(context.Context, *D
 }
 func (UnimplementedPartitionServiceServer) ListPartitionTenants(context.Context, *ListPartitionTenantsRequest) (*ListPartitionTenantsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPartitionTenants not implemented")
+}
+func (UnimplementedPartitionServiceServer) RecordAlerts(context.Context, *RecordAlertsRequest) (*RecordAlertsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RecordAlerts not implemented")
 }
 func (UnimplementedPartitionServiceServer) mustEmbedUnimplementedPartitionServiceServer() {}
 func (UnimplementedPartitionServiceServer) testEmbeddedByValue()                          {}
@@ -154,6 +176,24 @@ func _PartitionService_ListPartitionTenants_Handler(srv interface{}, ctx context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PartitionService_RecordAlerts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecordAlertsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PartitionServiceServer).RecordAlerts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PartitionService_RecordAlerts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PartitionServiceServer).RecordAlerts(ctx, req.(*RecordAlertsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PartitionService_ServiceDesc is the grpc.ServiceDesc for PartitionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -168,6 +208,10 @@ var PartitionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListPartitionTenants",
 			Handler:    _PartitionService_ListPartitionTenants_Handler,
+		},
+		{
+			MethodName: "RecordAlerts",
+			Handler:    _PartitionService_RecordAlerts_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
