@@ -112,19 +112,22 @@ func (c *Coordinator) resign(ctx context.Context, claim cluster.Claim) {
 // it no longer can.
 func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partition int, l leadership) error {
 	leader, err := lead.New(lead.Config{
-		Partition:   partition,
-		Coordinator: string(member.ID()),
-		Log:         l.log,
-		History:     c.config.History,
-		Marks:       marks{c.config.Cluster},
-		Secrets:     c.config.Secrets,
-		Logger:      c.logger,
-		Meter:       c.config.Meter,
-		Slots:       c.config.Slots,
-		Limits:      c.config.Limits,
-		MaxLogBytes: c.config.MaxLogBytes,
-		Disk:        c.config.Disk,
-		Silence:     c.config.Silence,
+		Partition:       partition,
+		Coordinator:     string(member.ID()),
+		Log:             l.log,
+		History:         c.config.History,
+		Marks:           marks{c.config.Cluster},
+		Secrets:         c.config.Secrets,
+		Logger:          c.logger,
+		Meter:           c.config.Meter,
+		Tracer:          c.config.Tracer,
+		TraceDeliveries: c.config.TraceDeliveries,
+		TenantMetrics:   c.tenants,
+		Slots:           c.config.Slots,
+		Limits:          c.config.Limits,
+		MaxLogBytes:     c.config.MaxLogBytes,
+		Disk:            c.config.Disk,
+		Silence:         c.config.Silence,
 	})
 	if err != nil {
 		return err

@@ -10,8 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	"github.com/fanfare-dev/fanfare/signature"
@@ -48,6 +47,8 @@ type Doer interface {
 // target is how to send to one endpoint, worked out once for all attempts. It
 // never changes.
 type target struct {
+	id       string // of the subscription
+	tenant   string
 	url      string
 	mode     payloadMode
 	schedule []time.Duration
@@ -65,7 +66,10 @@ type target struct {
 // the error, which fails its attempts.
 func newTarget(e *linkv1.Endpoint) *target {
 	s := e.GetSubscription()
-	t := &target{url: s.GetUrl(), timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext()}
+	t := &target{
+		id: e.GetSubscriptionId(), tenant: e.GetTenant(), url: s.GetUrl(),
+		timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext(),
+	}
 	if d := s.GetTimeout().AsDuration(); d > 0 {
 		t.timeout = d
 	}
@@ -97,6 +101,7 @@ type answer struct {
 	status     int // 0 if there was no answer
 	body       []byte
 	header     http.Header
+	protocol   string // as in HTTP/1.1; empty if there was no answer
 	retryAfter time.Duration
 	class      egress.Class // empty: success
 	err        error        // nil if there was an answer, and it was read to its end
@@ -126,7 +131,8 @@ type attempter struct {
 	client    Doer
 	userAgent string
 	jitter    *jitter
-	duration  metric.Float64Histogram
+	metrics   *attemptMetrics
+	tracer    trace.Tracer // nil: nothing is traced
 }
 
 // attempt sends one delivery to one endpoint, once, and returns what that did
@@ -135,19 +141,16 @@ type attempter struct {
 // have acted on it.
 func (a *attempter) attempt(ctx context.Context, d *delivery, t *target) (*linkv1.Outcome, verdict) {
 	begin := time.Now()
+	traced := a.traceAttempt(t, d, begin)
+	ctx = traced.context(ctx)
 	answer := a.send(ctx, d, t, begin)
 	end := time.Now()
-	a.duration.Record(ctx, end.Sub(begin).Seconds(), metric.WithAttributes(
-		attribute.String("outcome", outcomeClass(answer)),
-	))
-	return a.judge(d, t, answer, begin, end), answer.verdict()
-}
-
-func outcomeClass(a *answer) string {
-	if a.class == egress.ClassNone {
-		return "delivered"
+	a.metrics.attempted(ctx, answer, end.Sub(begin))
+	if answer.class == egress.ClassNone {
+		a.metrics.delivered(ctx, d, end)
 	}
-	return string(a.class)
+	traced.end(answer, end)
+	return a.judge(d, t, answer, begin, end), answer.verdict()
 }
 
 // judge turns an answer into an outcome.
@@ -214,6 +217,9 @@ func (a *attempter) post(ctx context.Context, t *target, payload *payload, id st
 		return &answer{class: egress.ClassOther, err: err}
 	}
 	header["User-Agent"] = []string{a.userAgent}
+	if t.trace {
+		passOn(ctx, header)
+	}
 	return a.exchange(limited, t, header, body)
 }
 
@@ -287,7 +293,7 @@ func tokenFailure(err error) *answer {
 // success: an answer that breaks off, or does not end in time, is not one
 // (RFC 9112, section 8), and the endpoint may have broken off its work too.
 func readAnswer(resp *http.Response) *answer {
-	met := &answer{status: resp.StatusCode, header: resp.Header, retryAfter: retryAfter(resp.Header, time.Now())}
+	met := &answer{status: resp.StatusCode, header: resp.Header, protocol: resp.Proto, retryAfter: retryAfter(resp.Header, time.Now())}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyRead))
 	if closeErr := resp.Body.Close(); err == nil {
 		err = closeErr

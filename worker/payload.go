@@ -14,9 +14,11 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/fanfare-dev/fanfare/internal/tracing"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
@@ -80,6 +82,9 @@ type message struct {
 	event *fanfarev1.Event // with id, source, time and data_content_type filled in
 	err   error            // why event is unusable
 
+	published int64             // unix ms: when it became durable
+	dispatch  trace.SpanContext // that it came with, if that is recorded
+
 	rendered [modeCount]struct {
 		once    sync.Once
 		payload *payload
@@ -105,7 +110,11 @@ func newMessage(d *linkv1.Dispatch) *message {
 	if event.GetTime() == nil {
 		event.Time = timestamppb.New(time.UnixMilli(d.GetPublishTimeUnixMs()))
 	}
-	return &message{event: event}
+	m := &message{event: event, published: d.GetPublishTimeUnixMs()}
+	if d.GetTraceparent() != "" {
+		m.dispatch = tracing.Remote(d.GetTraceparent(), event.GetExtensions()[tracing.State])
+	}
+	return m
 }
 
 // render returns the event in the given mode.

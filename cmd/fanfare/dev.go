@@ -43,6 +43,7 @@ const (
 // devConfig is what `fanfare dev` is told.
 type devConfig struct {
 	logConfig
+	observingConfig
 
 	dataDir     string
 	grpcAddress string
@@ -67,6 +68,7 @@ func devCommand() *cobra.Command {
 
 func (c *devConfig) register(flags *pflag.FlagSet) {
 	c.logConfig.register(flags)
+	c.observingConfig.register(flags)
 	flags.StringVar(&c.dataDir, "data-dir", defaultDataDir("dev"), "folder that everything is kept in")
 	flags.StringVar(&c.grpcAddress, "grpc-address", defaultAddress, "where to serve gRPC")
 	flags.StringVar(&c.httpAddress, "http-address", defaultHTTPAddress, "where to serve REST, CloudEvents, health and metrics")
@@ -98,6 +100,7 @@ func (c *devConfig) validate() error {
 		c.egress.validate(),
 		c.history.validate(),
 		c.logConfig.validate(),
+		c.observingConfig.validate(),
 	)
 }
 
@@ -113,7 +116,13 @@ func (c *devConfig) validate() error {
 // has to report to: first the workers, then the coordinator, then the engines.
 // Being told to stop is success, also while it is still starting.
 func (c *devConfig) run(cmd *cobra.Command) (err error) {
-	ctx, logger := cmd.Context(), c.logger()
+	ctx := cmd.Context()
+	seen, err := c.observe(ctx, "dev")
+	if err != nil {
+		return err
+	}
+	defer seen.end(ctx)
+	logger := seen.logger
 	release, err := lockDataDir(c.dataDir)
 	if err != nil {
 		return err
@@ -133,6 +142,7 @@ func (c *devConfig) run(cmd *cobra.Command) (err error) {
 		egress:   c.egress,
 		leaseTTL: devTTL,
 		logger:   logger,
+		observed: seen,
 	}
 	if err := c.fill(n, engines); err != nil {
 		return err
@@ -150,13 +160,10 @@ func (c *devConfig) run(cmd *cobra.Command) (err error) {
 
 // fill adds the coordinator and the workers.
 func (c *devConfig) fill(n *node, e *engines) error {
-	if err := n.complete(); err != nil {
-		return err
-	}
 	if err := n.addCoordinator(coordinatorPart{
 		id: "coordinator-1", grpc: c.grpcAddress, http: c.httpAddress, engines: e,
 		partitions: c.partitions, slots: lead.DefaultSlots, stopTimeout: devStopTimeout,
-		minFree: c.minFree.value, maxLog: c.maxLog.value, retention: c.history.retention(),
+		minFree: c.minFree.value, maxLog: c.maxLog.value, retention: c.history.retention(), observing: c.observingConfig,
 	}); err != nil {
 		return err
 	}

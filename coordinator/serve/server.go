@@ -10,6 +10,10 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -81,6 +85,8 @@ type Config struct {
 	Tester    Tester // nil: nothing can be sent from here
 	Secrets   Sealer
 	Logger    *slog.Logger
+	Meter     metric.Meter // nil: nothing is measured
+	Tracer    trace.Tracer // nil: nothing is traced
 	// Route brings what is about a partition to its leader; nil: all are led
 	// here.
 	Route grpc.UnaryServerInterceptor
@@ -98,6 +104,7 @@ type Server struct {
 	linkv1.UnimplementedPartitionServiceServer
 
 	Config
+	metrics *serveMetrics
 }
 
 // New returns the API.
@@ -107,7 +114,13 @@ func New(config Config) *Server {
 			return handler(ctx, request)
 		}
 	}
-	return &Server{Config: config}
+	if config.Meter == nil {
+		config.Meter = metricnoop.Meter{}
+	}
+	if config.Tracer == nil {
+		config.Tracer = tracenoop.Tracer{}
+	}
+	return &Server{Config: config, metrics: newMetrics(config.Meter)}
 }
 
 // Register adds all services to a gRPC server.
