@@ -52,6 +52,12 @@ interop: ## Send to the libraries that receivers use, and receive from those tha
 deployments: ## Read the chart and the compose file as Helm, Kubernetes and Compose do
 	$(GO) -C tools/deploy vet . && $(GO) -C tools/deploy test -count 1 .
 
+.PHONY: collector
+collector: ## Send what a cluster observes to a real OpenTelemetry Collector, built in tools/collector
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	$(GO) build -C tools/collector -o "$$dir/collector" . && \
+	FANFARE_COLLECTOR="$$dir/collector" $(GO) test ./internal/clusterlab -run '^TestCollector$$' -count 1 -v
+
 .PHONY: race
 race: ## Run all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...

@@ -135,6 +135,7 @@ func (a *assigner) assignShards(ctx context.Context, now *landscape) time.Durati
 		}
 	}
 	if moved > 0 {
+		a.coordinator.metrics.moved.Add(ctx, int64(moved))
 		a.coordinator.logger.Info("assigned shards", "changes", moved, "workers", len(workers))
 	}
 	switch {

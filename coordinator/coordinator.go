@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -64,6 +65,7 @@ type Config struct {
 	WebhookOrigin      string       // who asks endpoints for their consent; "": serve.DefaultOrigin
 	Logger             *slog.Logger
 	Meter              metric.Meter // nil: nothing is measured
+	Tracer             trace.Tracer // nil: nothing is traced
 
 	GRPC    net.Listener
 	HTTP    net.Listener // nil: no HTTP
@@ -89,6 +91,12 @@ type Config struct {
 	// HandOverTimeout is how long a coordinator that stops waits for others to
 	// take over its next partition, before it leaves all the same.
 	HandOverTimeout time.Duration
+	// TenantMetrics is how many tenants are counted by their names; 0: none.
+	TenantMetrics int
+	// TraceDeliveries is of how many deliveries of one traced event the attempts
+	// are in its trace even if nothing fails; 0: lead.DefaultTraceDeliveries,
+	// negative: none.
+	TraceDeliveries int
 	MaxLogBytes     uint64        // of each log, from where on events are refused; 0: only the store limits it
 	Disk            *lead.Disk    // that the logs are on, if their store is in this process; Run watches it
 	Silence         time.Duration // of a log, after which Run fails with lead.ErrSilent; 0: it is waited for
@@ -131,6 +139,9 @@ type Coordinator struct {
 	view   view
 	router *route.Router
 
+	metrics *coordinatorMetrics // set by Run before anything else runs
+	tenants *lead.TenantMetrics // likewise; nil: tenants are not counted each
+
 	mu       sync.Mutex
 	leaders  map[int]*lead.Leader // guarded by mu; those that run here
 	troubles map[int]error        // guarded by mu; why a partition cannot be led here
@@ -172,6 +183,7 @@ func New(config Config) *Coordinator {
 	c.api = serve.New(serve.Config{
 		Directory: c, History: config.History, URLs: config.URLs, Tester: config.Tester, Secrets: config.Secrets, Logger: config.Logger,
 		Origin: config.WebhookOrigin, Route: c.router.Unary,
+		Meter: config.Meter, Tracer: config.Tracer,
 	})
 	c.api.CertificateEnds = config.CertificateEnds
 	return c
@@ -184,7 +196,7 @@ func (c *Coordinator) Ready() <-chan struct{} { return c.ready }
 // Run serves until ctx ends, which is no error, or until the process should:
 // lead.ErrSilent. It may be called once.
 func (c *Coordinator) Run(ctx context.Context) error {
-	stopMeasuring, err := c.measure()
+	stopMeasuring, err := c.startMeasuring()
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,9 @@
 package coordinator
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
-
-	"go.opentelemetry.io/otel/metric"
 
 	"github.com/fanfare-dev/fanfare/coordinator/lead"
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
@@ -116,24 +113,4 @@ func (c *Coordinator) settle(partition int) {
 	if len(c.settled) == c.config.Partitions {
 		c.once.Do(func() { close(c.ready) })
 	}
-}
-
-// measure keeps count of the halted partitions until stop is called.
-func (c *Coordinator) measure() (stop func() error, err error) {
-	if c.config.Meter == nil {
-		return func() error { return nil }, nil
-	}
-	gauge, err := c.config.Meter.Int64ObservableGauge("fanfare.partitions.halted",
-		metric.WithDescription("Partitions that are not served because of what their log holds."), metric.WithUnit("{partition}"))
-	if err != nil {
-		return nil, fmt.Errorf("making an instrument: %w", err)
-	}
-	registration, err := c.config.Meter.RegisterCallback(func(_ context.Context, observer metric.Observer) error {
-		observer.ObserveInt64(gauge, int64(len(c.HaltedPartitions())))
-		return nil
-	}, gauge)
-	if err != nil {
-		return nil, fmt.Errorf("registering an instrument: %w", err)
-	}
-	return registration.Unregister, nil
 }

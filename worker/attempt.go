@@ -9,11 +9,9 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	"github.com/fanfare-dev/fanfare/signature"
@@ -50,6 +48,8 @@ type Doer interface {
 // target is how to send to one endpoint, worked out once for all attempts. It
 // never changes.
 type target struct {
+	id       string // of the subscription
+	tenant   string
 	url      string
 	location *url.URL // url, read
 	wrong    error    // what is wrong with url; nil if it is right
@@ -72,7 +72,8 @@ type target struct {
 func newTarget(e *linkv1.Endpoint) *target {
 	s := e.GetSubscription()
 	t := &target{
-		url: s.GetUrl(), host: hostOf(s.GetUrl()), timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext(),
+		id: e.GetSubscriptionId(), tenant: e.GetTenant(), url: s.GetUrl(), host: hostOf(s.GetUrl()),
+		timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext(),
 		origin: s.GetHandshake().GetOrigin(),
 	}
 	t.location, t.wrong = parseURL(t.url)
@@ -129,6 +130,7 @@ type answer struct {
 	status     int // 0 if there was no answer
 	body       []byte
 	header     http.Header
+	protocol   string // as in HTTP/1.1; empty if there was no answer
 	retryAfter time.Duration
 	class      egress.Class // empty: success
 	err        error        // nil if there was an answer, and it was read to its end
@@ -158,8 +160,8 @@ type attempter struct {
 	client    Doer
 	userAgent string
 	jitter    *jitter
-	duration  metric.Float64Histogram
-	classes   sync.Map // :: outcomeClass -> metric.MeasurementOption that says so; a few
+	metrics   *attemptMetrics
+	tracer    trace.Tracer // nil: nothing is traced
 }
 
 // attempt sends one delivery to one endpoint, once, and returns what that did
@@ -168,29 +170,16 @@ type attempter struct {
 // have acted on it.
 func (a *attempter) attempt(ctx context.Context, d *delivery, t *target) (*linkv1.Outcome, verdict) {
 	begin := time.Now()
+	traced := a.traceAttempt(t, d, begin)
+	ctx = traced.context(ctx)
 	answer := a.send(ctx, d, t, begin)
 	end := time.Now()
-	a.record(ctx, answer, end.Sub(begin))
+	a.metrics.attempted(ctx, answer, end.Sub(begin))
+	if answer.class == egress.ClassNone {
+		a.metrics.delivered(ctx, d, end)
+	}
+	traced.end(answer, end)
 	return a.judge(d, t, answer, begin, end), answer.verdict()
-}
-
-// record measures an attempt.
-func (a *attempter) record(ctx context.Context, met *answer, took time.Duration) {
-	class := outcomeClass(met)
-	known, ok := a.classes.Load(class)
-	if !ok {
-		known, _ = a.classes.LoadOrStore(class, metric.WithAttributeSet(attribute.NewSet(attribute.String("outcome", class))))
-	}
-	if option, ok := known.(metric.MeasurementOption); ok {
-		a.duration.Record(ctx, took.Seconds(), option)
-	}
-}
-
-func outcomeClass(a *answer) string {
-	if a.class == egress.ClassNone {
-		return "delivered"
-	}
-	return string(a.class)
 }
 
 // judge turns an answer into an outcome.
@@ -257,6 +246,9 @@ func (a *attempter) post(ctx context.Context, t *target, payload *payload, id st
 		return &answer{class: egress.ClassOther, err: err}
 	}
 	header["User-Agent"] = []string{a.userAgent}
+	if t.trace {
+		passOn(ctx, header)
+	}
 	return a.exchange(limited, t, header, body)
 }
 
@@ -333,7 +325,7 @@ func tokenFailure(err error) *answer {
 // success: an answer that breaks off, or does not end in time, is not one
 // (RFC 9112, section 8), and the endpoint may have broken off its work too.
 func readAnswer(resp *http.Response) *answer {
-	met := &answer{status: resp.StatusCode, header: resp.Header, retryAfter: retryAfter(resp.Header, time.Now())}
+	met := &answer{status: resp.StatusCode, header: resp.Header, protocol: resp.Proto, retryAfter: retryAfter(resp.Header, time.Now())}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyRead))
 	if closeErr := resp.Body.Close(); err == nil {
 		err = closeErr

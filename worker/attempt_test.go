@@ -40,11 +40,11 @@ func respond(status int, header http.Header, body io.Reader) doer {
 
 func newTestAttempter(t *testing.T, client Doer) *attempter {
 	t.Helper()
-	duration, err := noop.NewMeterProvider().Meter("").Float64Histogram("d")
+	metrics, err := newAttemptMetrics(noop.NewMeterProvider().Meter(""))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &attempter{client: client, userAgent: "Fanfare/1.2", jitter: newJitter(low), duration: duration}
+	return &attempter{client: client, userAgent: "Fanfare/1.2", jitter: newJitter(low), metrics: metrics}
 }
 
 func testEndpoint(number uint64, url string) *linkv1.Endpoint {

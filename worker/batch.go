@@ -12,6 +12,7 @@ import (
 
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
+	"github.com/fanfare-dev/fanfare/worker/egress"
 )
 
 const (
@@ -173,9 +174,8 @@ func (b *batchAttempt) send(ctx context.Context, elements []element) bool {
 	}
 	begin := time.Now()
 	id, body := newBatchPayload(elements, b.target.mode)
-	met := b.attempter.post(ctx, b.target, body, id, begin)
+	met := b.request(ctx, elements, body, id, begin)
 	end := time.Now()
-	b.attempter.record(ctx, met, end.Sub(begin))
 	b.verdict = met.verdict()
 	if met.refusesContent() && len(elements) > 1 {
 		half := len(elements) / 2
@@ -195,6 +195,26 @@ func (b *batchAttempt) send(ctx context.Context, elements []element) bool {
 	case verdictFailing, verdictNone:
 	}
 	return false
+}
+
+// request makes one request, and measures it.
+func (b *batchAttempt) request(ctx context.Context, elements []element, body *payload, id string, begin time.Time) *answer {
+	a, deliveries := b.attempter, make([]*delivery, len(elements))
+	for i, e := range elements {
+		deliveries[i] = e.delivery
+	}
+	traced := a.traceRequest(b.target, deliveries, begin)
+	ctx = traced.context(ctx)
+	met := a.post(ctx, b.target, body, id, begin)
+	end := time.Now()
+	a.metrics.attempted(ctx, met, end.Sub(begin))
+	if met.class == egress.ClassNone {
+		for _, d := range deliveries {
+			a.metrics.delivered(ctx, d, end)
+		}
+	}
+	traced.end(met, end)
+	return met
 }
 
 // refusesContent reports whether an answer may be because of what was sent.

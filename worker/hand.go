@@ -22,6 +22,7 @@ type delivery struct {
 	attempt uint32 // number of the one to make
 	step    uint32 // of the schedule, that it is
 	lane    uint32 // 0: it is in no order
+	traced  bool   // its attempt is recorded whatever comes of it, if its event is traced
 	pushed  bool   // it was queued to be sent, which in a lane it may not be yet
 	since   int64  // unix ms: when it was queued
 	size    uint64 // of its event

@@ -307,6 +307,17 @@ func (l *launcher) inFlight() int {
 	return l.queues.inFlight()
 }
 
+// extent returns how many requests are on the wire, how many endpoints there
+// are, and what their windows add up to.
+func (l *launcher) extent() (requests, endpoints, window int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.queues.endpoints {
+		window += e.window
+	}
+	return l.queues.inFlight(), len(l.queues.endpoints), window
+}
+
 // poke has run look again.
 func (l *launcher) poke() {
 	notify(l.wake)

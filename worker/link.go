@@ -431,7 +431,7 @@ func (a *agent) dispatch(d *linkv1.Dispatch) error {
 	l := &load{bytes: uint64(len(d.GetEvent()))}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, target := range d.GetTargets() {
+	for i, target := range d.GetTargets() {
 		r := ref{target.GetSubscription(), d.GetSequence(), d.GetIndex()}
 		if !a.hand.wants(r, target.GetAttempt()) {
 			continue
@@ -443,6 +443,7 @@ func (a *agent) dispatch(d *linkv1.Dispatch) error {
 		a.take(&delivery{
 			ref: r, agent: a, attempt: target.GetAttempt(), step: target.GetStep(), lane: target.GetLane(),
 			slot: noSlot, message: m, load: l, size: l.bytes,
+			traced: i < int(d.GetTracedTargets()) || target.GetAttempt() > 1,
 		})
 	}
 	return nil

@@ -14,9 +14,11 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/fanfare-dev/fanfare/internal/tracing"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
@@ -81,6 +83,9 @@ type message struct {
 	json  bool             // its data is known to be JSON
 	err   error            // why event is unusable
 
+	published int64             // unix ms: when it became durable
+	dispatch  trace.SpanContext // that it came with, if that is recorded
+
 	rendered [modeCount]struct {
 		once    sync.Once
 		payload *payload
@@ -106,7 +111,11 @@ func newMessage(d *linkv1.Dispatch) *message {
 	if event.GetTime() == nil {
 		event.Time = timestamppb.New(time.UnixMilli(d.GetPublishTimeUnixMs()))
 	}
-	return &message{event: event, json: d.GetJson()}
+	m := &message{event: event, json: d.GetJson(), published: d.GetPublishTimeUnixMs()}
+	if d.GetTraceparent() != "" {
+		m.dispatch = tracing.Remote(d.GetTraceparent(), event.GetExtensions()[tracing.State])
+	}
+	return m
 }
 
 // isJSON reports whether the data is JSON, by its type and in fact.

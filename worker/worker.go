@@ -18,6 +18,7 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
 	"github.com/fanfare-dev/fanfare/internal/cluster"
@@ -82,6 +83,8 @@ type Config struct {
 	Logger *slog.Logger
 	// MeterProvider takes the worker's metrics; nil takes none.
 	MeterProvider metric.MeterProvider
+	// Tracer records attempts for events that are traced; nil records none.
+	Tracer trace.Tracer
 	// Random is where jitter comes from; nil is a source seeded by chance. It
 	// need not be safe for concurrent use.
 	Random rand.Source
@@ -235,8 +238,9 @@ type run struct {
 	launcher *launcher
 	abort    context.CancelFunc // ends the requests on the wire
 	gauge    metric.Registration
-	changed  chan struct{}  // capacity 1; has await look again
-	tasks    sync.WaitGroup // launcher, followLeaders, and the agents' runs
+	member   atomic.Pointer[cluster.Member] // the newest life; nil: there was none yet
+	changed  chan struct{}                  // capacity 1; has await look again
+	tasks    sync.WaitGroup                 // launcher, followLeaders, and the agents' runs
 	drained  sync.Once
 
 	mu      sync.Mutex
@@ -267,6 +271,7 @@ func newRun(config Config, abort context.CancelFunc) (*run, error) {
 		client:    config.Client,
 		userAgent: "Fanfare/" + cmp.Or(config.Version, "devel"),
 		jitter:    jitter,
+		tracer:    config.Tracer,
 	}
 	if err := r.measure(attempter); err != nil {
 		return nil, fmt.Errorf("making metrics: %w", err)
@@ -279,34 +284,9 @@ func newRun(config Config, abort context.CancelFunc) (*run, error) {
 	return r, nil
 }
 
-// measure makes the worker's metrics.
-func (r *run) measure(attempter *attempter) error {
-	meter := r.config.MeterProvider.Meter("github.com/fanfare-dev/fanfare/worker")
-	var err error
-	attempter.duration, err = meter.Float64Histogram("fanfare.attempt.duration",
-		metric.WithDescription("How long attempts take, by what came of them."),
-		metric.WithUnit("s"),
-		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30))
-	if err != nil {
-		return err
-	}
-	inHand, err := meter.Int64ObservableGauge("fanfare.worker.in_hand",
-		metric.WithDescription("Deliveries that are queued, on the wire, or have an outcome that is not durable yet."),
-		metric.WithUnit("{delivery}"))
-	if err != nil {
-		return err
-	}
-	r.gauge, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		count, _ := r.unsettled()
-		o.ObserveInt64(inHand, int64(count))
-		return nil
-	}, inHand)
-	return err
-}
-
 // live works for one life of the member.
 func (r *run) live(ctx, links context.Context, m *cluster.Member) error {
-	r.launcher.trust(m.Alive)
+	r.enter(m)
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	views := r.config.Store.Watch(watching, cluster.ShardsPrefix)

@@ -784,7 +784,10 @@ func TestMetrics(t *testing.T) {
 				got[m.Name] = d.DataPoints[0].Value
 			}
 		}
-		want := map[string]int64{"fanfare.attempt.duration": 1, "fanfare.worker.in_hand": 1}
+		want := map[string]int64{
+			"fanfare.attempt.duration": 1, "fanfare.delivery.duration": 1, "fanfare.worker.in_hand": 1, "fanfare.worker.requests": 1,
+			"fanfare.worker.requests.limit": DefaultMaxRequests, "fanfare.worker.endpoints": 1, "fanfare.worker.window": initialWindow + 1,
+		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("metrics (-want +got):\n%s", diff)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net"
 	"strings"
@@ -50,6 +51,7 @@ type coordinatorConfig struct {
 	memberConfig
 	securityConfig
 	sendingConfig
+	observingConfig
 
 	etcd        etcdConfig
 	nats        natsConfig
@@ -82,6 +84,7 @@ func (c *coordinatorConfig) register(flags *pflag.FlagSet) {
 	c.memberConfig.register(flags, defaultHTTPAddress)
 	c.securityConfig.register(flags)
 	c.sendingConfig.register(flags)
+	c.observingConfig.register(flags)
 	c.etcd.register(flags)
 	c.nats.register(flags)
 	c.egress.register(flags)
@@ -109,6 +112,7 @@ func (c *coordinatorConfig) validate() error {
 		c.memberConfig.validate(defaultHTTPAddress),
 		c.securityConfig.validate(),
 		c.sendingConfig.validate(),
+		c.observingConfig.validate(),
 		c.egress.validate(),
 		c.etcd.validate(c.plainEngines()),
 		c.nats.validate(c.plainEngines()),
@@ -173,7 +177,13 @@ func (c *coordinatorConfig) advertised() string {
 
 // run starts the coordinator and waits for its end. It stops as dev does.
 func (c *coordinatorConfig) run(cmd *cobra.Command) (err error) {
-	ctx, logger := cmd.Context(), c.logger()
+	ctx, id := cmd.Context(), c.memberID()
+	seen, err := c.observe(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer seen.end(ctx)
+	logger := seen.logger
 	secured, err := c.open(pki.Coordinator, logger)
 	if err != nil {
 		return err
@@ -183,7 +193,7 @@ func (c *coordinatorConfig) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	engines, err := c.openEngines(ctx)
+	engines, err := c.openEngines(ctx, logger)
 	if ended(ctx) && errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -191,8 +201,7 @@ func (c *coordinatorConfig) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, engines.close()) }()
-	n := &node{security: secured, egress: c.egress, leaseTTL: c.leaseTTL, logger: logger}
-	id := c.memberID()
+	n := &node{security: secured, egress: c.egress, leaseTTL: c.leaseTTL, logger: logger, observed: seen}
 	if err := c.fill(n, engines, id); err != nil {
 		return err
 	}
@@ -204,8 +213,7 @@ func (c *coordinatorConfig) run(cmd *cobra.Command) (err error) {
 	return c.explain(err)
 }
 
-func (c *coordinatorConfig) openEngines(ctx context.Context) (*engines, error) {
-	logger := c.logger()
+func (c *coordinatorConfig) openEngines(ctx context.Context, logger *slog.Logger) (*engines, error) {
 	if c.embedded() {
 		return embedEngines(ctx, c.dataDir, c.history.url, logger)
 	}
@@ -218,15 +226,12 @@ func (c *coordinatorConfig) openEngines(ctx context.Context) (*engines, error) {
 
 // fill adds the coordinator and the workers of its process.
 func (c *coordinatorConfig) fill(n *node, e *engines, id cluster.MemberID) error {
-	if err := n.complete(); err != nil {
-		return err
-	}
 	if err := n.addCoordinator(coordinatorPart{
 		id: id, grpc: c.grpcAddress, http: c.http, advertise: c.advertised(), engines: e,
 		alerts:     c.alerts,
 		partitions: c.partitions, slots: c.slots, stopTimeout: c.stopTimeout,
 		minFree: c.minFree.value, maxLog: c.maxLog.value, retention: c.history.retention(),
-		origin: c.origin,
+		origin: c.origin, observing: c.observingConfig,
 	}); err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ const (
 // devConfig is what `fanfare dev` is told.
 type devConfig struct {
 	logConfig
+	observingConfig
 
 	dataDir     string
 	grpcAddress string
@@ -69,6 +70,7 @@ func devCommand() *cobra.Command {
 
 func (c *devConfig) register(flags *pflag.FlagSet) {
 	c.logConfig.register(flags)
+	c.observingConfig.register(flags)
 	flags.StringVar(&c.dataDir, "data-dir", defaultDataDir("dev"), "folder that everything is kept in")
 	flags.StringVar(&c.grpcAddress, "grpc-address", defaultAddress, "where to serve gRPC")
 	flags.StringVar(&c.httpAddress, "http-address", defaultHTTPAddress, "where to serve REST, CloudEvents, health and metrics")
@@ -104,6 +106,7 @@ func (c *devConfig) validate() error {
 		c.history.validate(),
 		c.alerts.validate(),
 		c.logConfig.validate(),
+		c.observingConfig.validate(),
 	)
 }
 
@@ -119,7 +122,13 @@ func (c *devConfig) validate() error {
 // has to report to: first the workers, then the coordinator, then the engines.
 // Being told to stop is success, also while it is still starting.
 func (c *devConfig) run(cmd *cobra.Command) (err error) {
-	ctx, logger := cmd.Context(), c.logger()
+	ctx := cmd.Context()
+	seen, err := c.observe(ctx, "dev")
+	if err != nil {
+		return err
+	}
+	defer seen.end(ctx)
+	logger := seen.logger
 	release, err := lockDataDir(c.dataDir)
 	if err != nil {
 		return err
@@ -139,6 +148,7 @@ func (c *devConfig) run(cmd *cobra.Command) (err error) {
 		egress:   c.egress,
 		leaseTTL: devTTL,
 		logger:   logger,
+		observed: seen,
 	}
 	if err := c.fill(n, engines); err != nil {
 		return err
@@ -156,15 +166,12 @@ func (c *devConfig) run(cmd *cobra.Command) (err error) {
 
 // fill adds the coordinator and the workers.
 func (c *devConfig) fill(n *node, e *engines) error {
-	if err := n.complete(); err != nil {
-		return err
-	}
 	if err := n.addCoordinator(coordinatorPart{
 		id: "coordinator-1", grpc: c.grpcAddress, http: c.httpAddress, engines: e,
 		alerts:     c.alerts,
 		partitions: c.partitions, slots: lead.DefaultSlots, stopTimeout: devStopTimeout,
 		minFree: c.minFree.value, maxLog: c.maxLog.value, retention: c.history.retention(),
-		origin: c.origin,
+		origin: c.origin, observing: c.observingConfig,
 	}); err != nil {
 		return err
 	}

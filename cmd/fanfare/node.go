@@ -20,7 +20,6 @@ import (
 	"github.com/fanfare-dev/fanfare/internal/access"
 	"github.com/fanfare-dev/fanfare/internal/cluster"
 	"github.com/fanfare-dev/fanfare/internal/history"
-	"github.com/fanfare-dev/fanfare/internal/telemetry"
 	"github.com/fanfare-dev/fanfare/internal/version"
 	"github.com/fanfare-dev/fanfare/worker"
 	"github.com/fanfare-dev/fanfare/worker/egress"
@@ -29,11 +28,11 @@ import (
 // node is what runs in one process, and what it shares. At most one
 // coordinator, and any number of workers.
 type node struct {
-	security  *security
-	egress    egressConfig // of requests to endpoints
-	leaseTTL  time.Duration
-	logger    *slog.Logger
-	telemetry *telemetry.Telemetry
+	security *security
+	egress   egressConfig // of requests to endpoints
+	leaseTTL time.Duration
+	logger   *slog.Logger
+	observed *observed
 
 	coordinator *coordinator.Coordinator // nil: none
 	workers     []*worker.Worker
@@ -41,12 +40,6 @@ type node struct {
 	onOps       net.Listener
 	grpcAddress string // as bound
 	httpAddress string
-}
-
-// complete sets up what every node has.
-func (n *node) complete() (err error) {
-	n.telemetry, err = telemetry.New(version.String())
-	return err
 }
 
 // coordinatorPart says how a node's coordinator is made.
@@ -63,6 +56,7 @@ type coordinatorPart struct {
 	maxLog      uint64
 	retention   history.Retention
 	origin      string // in whose name endpoints are asked for their consent
+	observing   observingConfig
 }
 
 // addCoordinator makes the coordinator, and binds its addresses.
@@ -96,20 +90,21 @@ func (n *node) addCoordinator(p coordinatorPart) error {
 		Tester:             worker.NewTester(n.client(0), version.String()),
 		WebhookOrigin:      p.origin,
 		Logger:             n.logger,
-		Meter:              n.telemetry.Meter(),
+		Meter:              n.observed.Meter(),
+		Tracer:             n.observed.Tracer(),
+		TenantMetrics:      p.observing.tenantMetrics,
+		TraceDeliveries:    p.observing.traced(),
 		GRPC:               onGRPC,
 		HTTP:               n.security.overHTTP(onHTTP),
-		Metrics:            n.telemetry.Handler(),
-		ServerOptions: append(n.security.serverOptions(),
-			grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithMeterProvider(n.telemetry.MeterProvider())))),
-		DialOptions: append(n.security.dialOptions(),
-			grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithMeterProvider(n.telemetry.MeterProvider())))),
-		Partitions:  p.partitions,
-		Slots:       p.slots,
-		StopTimeout: p.stopTimeout,
-		MaxLogBytes: p.maxLog,
-		Retention:   p.retention,
-		Engines:     p.engines.about,
+		Metrics:            n.observed.Handler(),
+		ServerOptions:      append(n.security.serverOptions(), grpc.StatsHandler(otelgrpc.NewServerHandler(n.observed.rpc()...))),
+		DialOptions:        append(n.security.dialOptions(), grpc.WithStatsHandler(otelgrpc.NewClientHandler(n.observed.rpc()...))),
+		Partitions:         p.partitions,
+		Slots:              p.slots,
+		StopTimeout:        p.stopTimeout,
+		MaxLogBytes:        p.maxLog,
+		Retention:          p.retention,
+		Engines:            p.engines.about,
 	}
 	config.AlertLink = p.alerts.link
 	if config.Told, err = p.alerts.listeners(n.logger, config.Meter); err != nil {
@@ -148,7 +143,7 @@ func listen(address, flag string) (net.Listener, error) {
 // one host, or more.
 func (n *node) client(perHost int) *egress.Client {
 	return egress.NewClient(egress.Config{
-		Policy: n.egress.policy(), Proxy: n.egress.proxy.value, MeterProvider: n.telemetry.MeterProvider(),
+		Policy: n.egress.policy(), Proxy: n.egress.proxy.value, MeterProvider: n.observed.MeterProvider(),
 		MaxConnsPerHost: max(perHost, egress.DefaultMaxConnsPerHost),
 	})
 }
@@ -180,7 +175,8 @@ func (n *node) addWorker(p workerPart) error {
 		Observe:       client.Observe,
 		DialOptions:   n.security.dialOptions(),
 		Logger:        n.logger,
-		MeterProvider: n.telemetry.MeterProvider(),
+		MeterProvider: n.observed.MeterProvider(),
+		Tracer:        n.observed.Tracer(),
 		CreditCount:   p.creditCount,
 		CreditBytes:   p.creditBytes,
 		MaxBytes:      p.maxBytes,
@@ -236,8 +232,7 @@ func (n *node) run(ctx context.Context, atReady func(context.Context) error) err
 	})
 	err := workers.Wait()
 	stopServing()
-	err = errors.Join(err, <-ended)
-	return errors.Join(err, n.telemetry.Shutdown(context.WithoutCancel(ctx)))
+	return errors.Join(err, <-ended)
 }
 
 // start runs what serves until ctx ends: the coordinator, or where there is

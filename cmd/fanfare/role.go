@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -11,9 +13,14 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc/grpclog"
 
+	"github.com/fanfare-dev/fanfare/coordinator/lead"
+	"github.com/fanfare-dev/fanfare/internal/cluster"
 	"github.com/fanfare-dev/fanfare/internal/setting"
+	"github.com/fanfare-dev/fanfare/internal/telemetry"
+	"github.com/fanfare-dev/fanfare/internal/version"
 )
 
 // role is a process of a cluster, and what it is told.
@@ -82,6 +89,39 @@ func whose(name string) string {
 	return strings.Join(all, " and ")
 }
 
+// observed is what a process is observed by: its log, and its telemetry. Who
+// makes one shuts it down.
+type observed struct {
+	*telemetry.Telemetry
+	logger *slog.Logger
+}
+
+// observe sets up what a process is observed by. id tells it from others.
+func (c *logConfig) observe(ctx context.Context, id cluster.MemberID) (*observed, error) {
+	made, err := telemetry.New(ctx, telemetry.Config{Version: version.String(), Instance: string(id), Log: c.handler()})
+	if err != nil {
+		return nil, fmt.Errorf("setting up telemetry: %w", err)
+	}
+	made.HandleErrors()
+	quietGRPC(made.Logger())
+	return &observed{made, made.Logger()}, nil
+}
+
+// rpc is how calls are observed.
+func (o *observed) rpc() []otelgrpc.Option {
+	return []otelgrpc.Option{
+		otelgrpc.WithMeterProvider(o.MeterProvider()), otelgrpc.WithTracerProvider(o.TracerProvider()), otelgrpc.WithPropagators(o.Propagator()),
+	}
+}
+
+// end sends what there is still to send. That nobody takes it is no failure of
+// the process.
+func (o *observed) end(ctx context.Context) {
+	if err := o.Shutdown(context.WithoutCancel(ctx)); err != nil {
+		o.logger.Warn("the last of the telemetry was not sent", "error", err)
+	}
+}
+
 // logConfig says what is logged, and how.
 type logConfig struct {
 	format string
@@ -100,15 +140,39 @@ func (c *logConfig) validate() error {
 	return nil
 }
 
-// logger returns the process's logger, and has gRPC use it.
-func (c *logConfig) logger() *slog.Logger {
+// handler returns what writes the process's log.
+func (c *logConfig) handler() slog.Handler {
 	options := &slog.HandlerOptions{Level: c.level}
-	logger := slog.New(slog.NewTextHandler(os.Stderr, options))
 	if c.format == "json" {
-		logger = slog.New(slog.NewJSONHandler(os.Stderr, options))
+		return slog.NewJSONHandler(os.Stderr, options)
 	}
-	quietGRPC(logger)
-	return logger
+	return slog.NewTextHandler(os.Stderr, options)
+}
+
+// observingConfig says what a coordinator is observed by beyond what is there
+// anyway.
+type observingConfig struct {
+	traceDeliveries int
+	tenantMetrics   int
+}
+
+func (c *observingConfig) register(flags *pflag.FlagSet) {
+	flags.IntVar(&c.traceDeliveries, "trace-deliveries", lead.DefaultTraceDeliveries,
+		"of how many deliveries of a traced event the attempts are in its trace even if nothing fails; those that fail are anyway")
+	flags.IntVar(&c.tenantMetrics, "metrics-tenants", 0,
+		"how many tenants are counted by name in /metrics; all beyond are counted together (default none)")
+}
+
+func (c *observingConfig) validate() error {
+	return firstOf(within("trace-deliveries", c.traceDeliveries, 0, mostTraceDeliveries), within("metrics-tenants", c.tenantMetrics, 0, mostTenantMetrics))
+}
+
+// traced is traceDeliveries as coordinator.Config has it.
+func (c *observingConfig) traced() int {
+	if c.traceDeliveries == 0 {
+		return -1
+	}
+	return c.traceDeliveries
 }
 
 // quietGRPC sends what gRPC itself has to say to the logger: errors only, since
@@ -117,6 +181,12 @@ func quietGRPC(logger *slog.Logger) {
 	errors := slog.NewLogLogger(logger.With("from", "grpc").Handler(), slog.LevelWarn).Writer()
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, errors))
 }
+
+// Bounds of what is observed.
+const (
+	mostTraceDeliveries = 1 << 20
+	mostTenantMetrics   = 10_000
+)
 
 // defaultDataDir is in the user's folder for state (XDG Base Directory).
 func defaultDataDir(role string) string {

@@ -136,7 +136,13 @@ func (c *workerConfig) validate() error {
 
 // run starts the worker and waits for its end.
 func (c *workerConfig) run(cmd *cobra.Command) (err error) {
-	ctx, logger := cmd.Context(), c.logger()
+	ctx, id := cmd.Context(), c.memberID()
+	seen, err := c.observe(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer seen.end(ctx)
+	logger := seen.logger
 	secured, err := c.open(pki.Worker, logger)
 	if err != nil {
 		return err
@@ -146,12 +152,9 @@ func (c *workerConfig) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	n := &node{security: secured, egress: c.egress, leaseTTL: c.leaseTTL, logger: logger}
-	if err := n.complete(); err != nil {
-		return err
-	}
+	n := &node{security: secured, egress: c.egress, leaseTTL: c.leaseTTL, logger: logger, observed: seen}
 	part := c.part()
-	part.id, part.store = c.memberID(), cluster.NewEtcd(client, c.etcd.prefix)
+	part.id, part.store = id, cluster.NewEtcd(client, c.etcd.prefix)
 	if err := n.addWorker(part); err != nil {
 		return err
 	}
@@ -194,6 +197,6 @@ func (n *node) opsHandler() http.Handler {
 		}
 		answer(w, http.StatusOK, "ok")
 	})
-	mux.Handle("GET /metrics", n.telemetry.Handler())
+	mux.Handle("GET /metrics", n.observed.Handler())
 	return mux
 }

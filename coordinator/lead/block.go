@@ -269,10 +269,13 @@ func (p *pending) refuse(b *block) {
 
 // commit folds a block that is in the log, and answers who waited for it.
 func (l *loop) commit(ctx context.Context, b *block) error {
+	l.leader.metrics.took(ctx, l.leader.metrics.appended, b.began)
+	begin := time.Now()
 	result, err := l.ledger.Fold(b.committed.sequence, b.committed.hash, b.committed.record)
 	if err != nil {
 		return fmt.Errorf("folding what was written: %w", err)
 	}
+	l.leader.metrics.took(ctx, l.leader.metrics.folded, begin)
 	l.leader.recent.put(b.committed)
 	for _, c := range b.changes {
 		c.done <- nil
@@ -354,7 +357,7 @@ func (l *loop) apply(result ledger.Result) {
 		l.dispatch.Reorder(s.Number, s.Lane)
 	}
 	for _, s := range result.Paced {
-		l.dispatch.SetPace(s.Number, s.Pace())
+		l.setPace(s)
 	}
 	l.reportExpired(result.Expired)
 }
@@ -402,6 +405,7 @@ func (l *loop) applySubscription(s ledger.SubscriptionChange) {
 	slot := l.dispatch.SlotOf(s.Number)
 	if s.Current == nil {
 		l.dispatch.Delete(s.Number)
+		l.open.set(s.Number, false)
 	} else {
 		l.dispatch.Put(s.Number)
 		l.configure(s.Current)

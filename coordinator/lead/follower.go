@@ -387,6 +387,7 @@ func (f *follower) snapshot(ctx context.Context, now bool) error {
 		f.leader.logger.Error("saving a snapshot", "error", err)
 		return nil
 	}
+	f.leader.metrics.took(ctx, f.leader.metrics.snapshot, f.savedAt)
 	f.unsaved = 0
 	f.leader.remember(ctx, markOf(f.state))
 	f.snapshots = append(f.snapshots, f.state.Sequence())

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
@@ -54,6 +56,7 @@ const (
 	DefaultReplayWindow     = 3 * 24 * time.Hour
 	DefaultReplayBytes      = 4 << 30
 	DefaultPatience         = 15 * time.Second
+	DefaultTraceDeliveries  = 100
 )
 
 // Config is what a leader needs. Zero values of the limits are the defaults.
@@ -66,6 +69,9 @@ type Config struct {
 	Secrets     Opener
 	Logger      *slog.Logger
 	Meter       metric.Meter
+	Tracer      trace.Tracer // nil: nothing is traced
+	// TenantMetrics counts for each tenant; nil: nothing does.
+	TenantMetrics *TenantMetrics
 
 	Slots            int            // shards of the partition; fixed for the cluster
 	Limits           *linkv1.Limits // of the ledger, from this epoch on
@@ -80,6 +86,7 @@ type Config struct {
 	ReplayBytes      uint64         // unless the log is longer than this, or space is short
 	MaxLogBytes      uint64         // of the log, from where on events are refused; 0: only the store limits it
 	Disk             *Disk          // that the store is on, if it is in this process; nil: it is elsewhere
+	TraceDeliveries  int            // of one traced event, of which the attempt is in its trace even if nothing fails; negative: none
 	Patience         time.Duration  // of those who wait for the log: ErrNoAnswer after it
 	Silence          time.Duration  // of the log, after which Run fails with ErrSilent; 0: it is waited for
 
@@ -110,6 +117,7 @@ func (c Config) resolved() Config {
 	c.ReplayWindow = cmp.Or(c.ReplayWindow, DefaultReplayWindow)
 	c.ReplayBytes = cmp.Or(c.ReplayBytes, DefaultReplayBytes)
 	c.Patience = cmp.Or(c.Patience, DefaultPatience)
+	c.TraceDeliveries = cmp.Or(c.TraceDeliveries, DefaultTraceDeliveries)
 	if c.MaxLogBytes > 0 {
 		// What can be purged is, long before events are refused: of what has
 		// ended half is kept, and two snapshots reach back half as far.
@@ -139,6 +147,7 @@ type Leader struct {
 	saving  chan chan struct{}  // to the follower: save a snapshot now, and close the channel
 	hurry   chan struct{}       // capacity 1; to the follower: somebody waits for what it gathers
 	spaceFlags
+	pendingBytes atomic.Int64 // taken of pending
 
 	epoch    uint64   // set before ready is closed
 	followed position // of the follower
@@ -148,7 +157,7 @@ type Leader struct {
 // New returns a leader that does not lead yet.
 func New(config Config) (*Leader, error) {
 	config = config.resolved()
-	m, err := newMetrics(config.Meter, config.Partition)
+	m, err := newMetrics(config)
 	if err != nil {
 		return nil, err
 	}

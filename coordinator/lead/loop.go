@@ -51,6 +51,8 @@ type loop struct {
 	looking  bool            // somebody is behind: the ticker of catching up runs
 	broken   error           // what is wrong with the log, once a read has shown it
 	room     room
+	traces   *traces
+	open     breakers
 	retiring bool // nothing more is taken; what was is made durable
 }
 
@@ -68,11 +70,12 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 		catchUp:  newCatchUp(l),
 		resolved: make(chan resolution, 1),
 		room:     room{written: state.Sequence()},
+		traces:   newTraces(l.config),
 	}
 	earliest := time.Now().Add(presume).UnixMilli()
 	for _, s := range state.Subscriptions() {
 		loop.dispatch.Put(s.Number)
-		loop.dispatch.SetPace(s.Number, s.Pace())
+		loop.setPace(s)
 		loop.configure(s)
 		for o := range s.Outstanding() {
 			delivery := ledger.Delivery{Subscription: s.Number, Position: o.Position}
@@ -386,7 +389,8 @@ func (l *loop) sendEvent(sends []dispatch.Send) {
 		}
 	}
 	if len(message.GetTargets()) > 0 {
-		session.dispatch(message)
+		session.dispatch(message, l.traces.begin(message, event))
+		l.leader.metrics.dispatched(context.Background(), message)
 	}
 }
 

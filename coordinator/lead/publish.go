@@ -22,6 +22,7 @@ func (l *Leader) Publish(ctx context.Context, events []*linkv1.LoggedEvent) (*Pu
 	if err := l.pending.Acquire(ctx, size); err != nil {
 		return nil, err
 	}
+	l.pendingBytes.Add(size)
 	call := &publishCall{duplicates: make([]bool, len(events)), left: len(events), done: make(chan error, 1)}
 	err := l.do(ctx, func(loop *loop) {
 		err := loop.refusal()
@@ -37,10 +38,16 @@ func (l *Leader) Publish(ctx context.Context, events []*linkv1.LoggedEvent) (*Pu
 		}
 	})
 	if err != nil {
-		l.pending.Release(size)
+		l.release(size)
 		return nil, err
 	}
 	return &Publishing{l, call, size}, nil
+}
+
+// release gives back room for events that were handed over.
+func (l *Leader) release(size int64) {
+	l.pendingBytes.Add(-size)
+	l.pending.Release(size)
 }
 
 // Publishing is events on their way into the log.
@@ -55,7 +62,7 @@ type Publishing struct {
 // events may be durable; a context that ends while the log does not answer is
 // such an error.
 func (p *Publishing) Wait(ctx context.Context) (duplicates []bool, err error) {
-	defer p.leader.pending.Release(p.size)
+	defer p.leader.release(p.size)
 	if err := p.leader.await(ctx, p.call.done); err != nil {
 		return nil, err
 	}

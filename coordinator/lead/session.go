@@ -205,8 +205,18 @@ func (s *session) putResponse(r *linkv1.AttachResponse) {
 	s.outbox.put(func() *linkv1.AttachResponse { return r })
 }
 
-func (s *session) dispatch(d *linkv1.Dispatch) {
-	s.putResponse(&linkv1.AttachResponse{Message: &linkv1.AttachResponse_Dispatch{Dispatch: d}})
+// dispatch passes an event on. traced, unless it is nil, says so in a trace when
+// it goes.
+func (s *session) dispatch(d *linkv1.Dispatch, traced *dispatching) {
+	response := &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Dispatch{Dispatch: d}}
+	if traced == nil {
+		s.putResponse(response)
+		return
+	}
+	s.outbox.put(func() *linkv1.AttachResponse {
+		traced.record(d, s.worker.ID)
+		return response
+	})
 }
 
 func (s *session) durable(number uint64) {
@@ -256,9 +266,10 @@ func (s *session) snapshot(slot int, epoch int64, all []*ledger.Subscription) {
 
 func (s *session) endpoint(number ledger.Number, stored *linkv1.StoredSubscription) *linkv1.Endpoint {
 	endpoint := &linkv1.Endpoint{
-		Number:       uint64(number),
-		Tenant:       stored.GetTenant(),
-		Subscription: stored.GetSubscription(),
+		Number:         uint64(number),
+		Tenant:         stored.GetTenant(),
+		Subscription:   stored.GetSubscription(),
+		SubscriptionId: stored.GetId(),
 	}
 	for i, sealed := range stored.GetSealedSecrets() {
 		secret, err := s.secrets.Open(sealed)

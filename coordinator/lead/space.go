@@ -184,6 +184,7 @@ func (r *room) judge(bytes uint64, leader *Leader) {
 // loop.
 func (l *Leader) watchSpace(ctx context.Context) error {
 	if l.config.MaxLogBytes == 0 && l.config.Disk == nil {
+		_ = l.measure(ctx) // for who looks; it is asked again with each purge
 		return nil
 	}
 	ticker := time.NewTicker(spaceInterval)

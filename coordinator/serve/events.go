@@ -13,6 +13,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -121,16 +123,34 @@ func (s *Server) receiveStream(ctx context.Context,
 
 // publishing is one request on its way into the log.
 type publishing struct {
-	events []*linkv1.LoggedEvent
-	waits  *lead.Publishing
+	events  []*linkv1.LoggedEvent
+	waits   *lead.Publishing
+	begin   time.Time
+	span    trace.Span // of the request
+	commit  trace.Span // of its way into the log
+	metrics *serveMetrics
 }
 
 // publish checks the events of one request and hands them to the log.
 func (s *Server) publish(ctx context.Context, parent string, events []*fanfarev1.Event) (*publishing, error) {
+	begin := time.Now()
 	tenant, err := parseTenant("parent", parent)
 	if err != nil {
 		return nil, err
 	}
+	ctx, span := s.startPublish(ctx, tenant, events)
+	p, err := s.handOver(ctx, tenant, events)
+	if err != nil {
+		s.metrics.published(ctx, len(events), begin, err)
+		endSpan(span, err)
+		return nil, err
+	}
+	p.begin, p.span, p.metrics = begin, span, s.metrics
+	return p, nil
+}
+
+// handOver hands events to the log.
+func (s *Server) handOver(ctx context.Context, tenant ledger.TenantID, events []*fanfarev1.Event) (*publishing, error) {
 	leader, err := s.leader(ctx, tenant)
 	if err != nil {
 		return nil, err
@@ -139,16 +159,30 @@ func (s *Server) publish(ctx context.Context, parent string, events []*fanfarev1
 	if err != nil {
 		return nil, err
 	}
+	_, commit := s.Tracer.Start(ctx, "commit")
 	waits, err := leader.Publish(ctx, logged)
 	if err != nil {
+		endSpan(commit, err)
 		return nil, err
 	}
-	return &publishing{logged, waits}, nil
+	return &publishing{events: logged, waits: waits, commit: commit}, nil
+}
+
+// wait waits until the events are durable.
+func (p *publishing) wait(ctx context.Context) ([]bool, error) {
+	duplicates, err := p.waits.Wait(ctx)
+	endSpan(p.commit, err)
+	p.metrics.published(trace.ContextWithSpan(ctx, p.span), len(p.events), p.begin, err)
+	if len(p.events) == 1 && p.span.IsRecording() {
+		p.span.SetAttributes(semconv.MessagingMessageID(p.events[0].GetId()))
+	}
+	endSpan(p.span, err)
+	return duplicates, err
 }
 
 // results waits until the events are durable.
 func (p *publishing) results(ctx context.Context) ([]*fanfarev1.PublishResult, error) {
-	duplicates, err := p.waits.Wait(ctx)
+	duplicates, err := p.wait(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +195,7 @@ func (p *publishing) results(ctx context.Context) ([]*fanfarev1.PublishResult, e
 
 // abandon lets go of events that nobody waits for any more. ctx has ended.
 func (p *publishing) abandon(ctx context.Context) {
-	_, _ = p.waits.Wait(ctx) // returns at once
+	_, _ = p.wait(ctx) // returns at once
 }
 
 // logEvents checks events whole, fills in what was left out, and encodes them

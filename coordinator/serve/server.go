@@ -11,6 +11,10 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -87,6 +91,8 @@ type Config struct {
 	Origin    string // who asks endpoints for their consent; "": DefaultOrigin
 	Secrets   Sealer
 	Logger    *slog.Logger
+	Meter     metric.Meter // nil: nothing is measured
+	Tracer    trace.Tracer // nil: nothing is traced
 	// Route brings what is about a partition to its leader; nil: all are led
 	// here.
 	Route grpc.UnaryServerInterceptor
@@ -107,6 +113,7 @@ type Server struct {
 	linkv1.UnimplementedPartitionServiceServer
 
 	Config
+	metrics *serveMetrics
 }
 
 // New returns the API.
@@ -117,7 +124,13 @@ func New(config Config) *Server {
 		}
 	}
 	config.Origin = cmp.Or(config.Origin, DefaultOrigin)
-	return &Server{Config: config}
+	if config.Meter == nil {
+		config.Meter = metricnoop.Meter{}
+	}
+	if config.Tracer == nil {
+		config.Tracer = tracenoop.Tracer{}
+	}
+	return &Server{Config: config, metrics: newMetrics(config.Meter)}
 }
 
 // Register adds all services to a gRPC server.

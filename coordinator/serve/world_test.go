@@ -80,7 +80,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.ends = append(w.ends, store.Close)
-	measured, err := telemetry.New("v0-test")
+	measured, err := telemetry.New(t.Context(), telemetry.Config{Version: "v0-test"})
 	if err != nil {
 		t.Fatal(err)
 	}

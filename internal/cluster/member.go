@@ -169,6 +169,9 @@ func (m *Member) Deadline() time.Duration {
 	return time.Duration(m.deadline.Load())
 }
 
+// Margin is how long the lease is certain yet; negative: it is in doubt.
+func (m *Member) Margin() time.Duration { return m.Deadline() - m.clock() }
+
 // Lost is closed when the lease is gone, by the store's word, or given up by
 // Leave. Somebody needs to be in Run for it to be noticed.
 func (m *Member) Lost() <-chan struct{} {

@@ -35,7 +35,7 @@ func scrape(t *testing.T, from *telemetry.Telemetry) map[string]*dto.MetricFamil
 
 func newTelemetry(t *testing.T, version string) *telemetry.Telemetry {
 	t.Helper()
-	made, err := telemetry.New(version)
+	made, err := telemetry.New(t.Context(), telemetry.Config{Version: version})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -271,13 +272,27 @@ func (c *Client) connectTLS(ctx context.Context, network, address string, config
 	config = config.Clone() // shares the sessions
 	config.ServerName = host
 	secure := tls.Client(conn, config)
-	if err := secure.HandshakeContext(limited); err != nil {
+	if err := handshake(limited, secure); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	if c.direct != nil {
 		c.direct.learn(address, secure.ConnectionState().NegotiatedProtocol)
 	}
 	return secure, nil
+}
+
+// handshake does the TLS handshake, and tells who traces the request, as the
+// transport would.
+func handshake(ctx context.Context, conn *tls.Conn) error {
+	traced := httptrace.ContextClientTrace(ctx)
+	if traced != nil && traced.TLSHandshakeStart != nil {
+		traced.TLSHandshakeStart()
+	}
+	err := conn.HandshakeContext(ctx)
+	if traced != nil && traced.TLSHandshakeDone != nil {
+		traced.TLSHandshakeDone(conn.ConnectionState(), err)
+	}
+	return err
 }
 
 // Do sends a request and returns the response, whatever its status: a redirect

@@ -151,10 +151,11 @@ func (d *Daemon) serve(ctx context.Context, listener net.Listener, where string)
 	if library.Len() == 0 && !o.Verbose && !o.NoPanic {
 		return d.noHooks()
 	}
-	measured, err := telemetry.New(version.String())
+	measured, err := telemetry.New(ctx, telemetry.Config{Service: "fanfare-hooks", Version: version.String()})
 	if err != nil {
 		return d.failed(err)
 	}
+	defer measured.Shutdown(context.WithoutCancel(ctx)) //nolint:errcheck // what was measured last is no reason to fail
 	config := o.Server
 	config.Library, config.Journal, config.Meter = library, d.journal, measured.Meter()
 	handler, err := server.New(config)

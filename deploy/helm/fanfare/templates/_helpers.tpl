@@ -88,6 +88,10 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 - name: FANFARE_EGRESS_ALLOW_NETWORKS
   value: {{ join "," . | quote }}
 {{- end }}
+{{- range $name, $value := .Values.telemetry }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
 {{- end }}
 
 {{/* More settings, by their names. */}}

@@ -1130,9 +1130,11 @@ type Endpoint struct {
 	// When each of them ends; 0, or beyond the list: it does not.
 	SecretExpireTimesUnixMs []int64 `protobuf:"varint,10,rep,packed,name=secret_expire_times_unix_ms,json=secretExpireTimesUnixMs,proto3" json:"secret_expire_times_unix_ms,omitempty"`
 	// What is masked in subscription.
-	Credentials   *Credentials `protobuf:"bytes,11,opt,name=credentials,proto3" json:"credentials,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Credentials *Credentials `protobuf:"bytes,11,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	// `sub_…`
+	SubscriptionId string `protobuf:"bytes,20,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Endpoint) Reset() {
@@ -1205,6 +1207,13 @@ func (x *Endpoint) GetCredentials() *Credentials {
 		return x.Credentials
 	}
 	return nil
+}
+
+func (x *Endpoint) GetSubscriptionId() string {
+	if x != nil {
+		return x.SubscriptionId
+	}
+	return ""
 }
 
 // Credentials are the fields of a subscription with secrets in them, unmasked.
@@ -1281,7 +1290,14 @@ type Dispatch struct {
 	PublishTimeUnixMs int64     `protobuf:"varint,5,opt,name=publish_time_unix_ms,json=publishTimeUnixMs,proto3" json:"publish_time_unix_ms,omitempty"`
 	Targets           []*Target `protobuf:"bytes,6,rep,name=targets,proto3" json:"targets,omitempty"`
 	// As LoggedEvent.json: who knows it need not look.
-	Json          bool `protobuf:"varint,30,opt,name=json,proto3" json:"json,omitempty"`
+	Json bool `protobuf:"varint,30,opt,name=json,proto3" json:"json,omitempty"`
+	// The span of this dispatch, as a traceparent (W3C Trace Context), if it is
+	// recorded: the attempts are its children. Else empty, and no attempt is
+	// recorded.
+	Traceparent string `protobuf:"bytes,20,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// How many of the targets, from the first, are recorded whatever comes of
+	// them. First attempts of the others are recorded only if they fail.
+	TracedTargets uint32 `protobuf:"varint,21,opt,name=traced_targets,json=tracedTargets,proto3" json:"traced_targets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1363,6 +1379,20 @@ func (x *Dispatch) GetJson() bool {
 		return x.Json
 	}
 	return false
+}
+
+func (x *Dispatch) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
+}
+
+func (x *Dispatch) GetTracedTargets() uint32 {
+	if x != nil {
+		return x.TracedTargets
+	}
+	return 0
 }
 
 // DispatchBatch is several dispatches that follow each other, in one message: a
@@ -1619,7 +1649,7 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x11SubscriptionDelta\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x05R\x04slot\x12+\n" +
 	"\x03put\x18\x02 \x01(\v2\x19.fanfare.link.v1.EndpointR\x03put\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\x04R\adeleted\"\x90\x02\n" +
+	"\adeleted\x18\x03 \x01(\x04R\adeleted\"\xb9\x02\n" +
 	"\bEndpoint\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12<\n" +
@@ -1627,14 +1657,15 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\asecrets\x18\x04 \x03(\tR\asecrets\x12<\n" +
 	"\x1bsecret_expire_times_unix_ms\x18\n" +
 	" \x03(\x03R\x17secretExpireTimesUnixMs\x12>\n" +
-	"\vcredentials\x18\v \x01(\v2\x1c.fanfare.link.v1.CredentialsR\vcredentials\"\xfc\x01\n" +
+	"\vcredentials\x18\v \x01(\v2\x1c.fanfare.link.v1.CredentialsR\vcredentials\x12'\n" +
+	"\x0fsubscription_id\x18\x14 \x01(\tR\x0esubscriptionId\"\xfc\x01\n" +
 	"\vCredentials\x12C\n" +
 	"\aheaders\x18\x01 \x03(\v2).fanfare.link.v1.Credentials.HeadersEntryR\aheaders\x12B\n" +
 	"\x0eauthentication\x18\x02 \x01(\v2\x1a.fanfare.v1.AuthenticationR\x0eauthentication\x12(\n" +
 	"\x03tls\x18\x03 \x01(\v2\x16.fanfare.v1.TlsOptionsR\x03tls\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe2\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x02\n" +
 	"\bDispatch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
@@ -1642,7 +1673,9 @@ const file_fanfare_link_v1_link_proto_rawDesc = "" +
 	"\x05event\x18\x04 \x01(\fR\x05event\x12/\n" +
 	"\x14publish_time_unix_ms\x18\x05 \x01(\x03R\x11publishTimeUnixMs\x121\n" +
 	"\atargets\x18\x06 \x03(\v2\x17.fanfare.link.v1.TargetR\atargets\x12\x12\n" +
-	"\x04json\x18\x1e \x01(\bR\x04json\"J\n" +
+	"\x04json\x18\x1e \x01(\bR\x04json\x12 \n" +
+	"\vtraceparent\x18\x14 \x01(\tR\vtraceparent\x12%\n" +
+	"\x0etraced_targets\x18\x15 \x01(\rR\rtracedTargets\"J\n" +
 	"\rDispatchBatch\x129\n" +
 	"\n" +
 	"dispatches\x18\x01 \x03(\v2\x19.fanfare.link.v1.DispatchR\n" +
