@@ -1,7 +1,6 @@
 package eventlog
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,7 +28,7 @@ const (
 type SyncWatch struct {
 	// URLs are the servers' monitoring addresses, as in http://nats-1:8222.
 	URLs []string
-	// Client asks them. Default http.DefaultClient.
+	// Client asks them.
 	Client *http.Client
 	// Logger hears, loudly, of servers that do not sync.
 	Logger *slog.Logger
@@ -91,38 +90,37 @@ func (w *SyncWatch) Problems() []string {
 func (w *SyncWatch) Look(ctx context.Context) {
 	for _, url := range w.URLs {
 		always, server, err := w.ask(ctx, url)
-		var problem string
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
-		case err != nil:
-			problem = fmt.Sprintf("cannot see whether the NATS server at %s syncs each record: %v", url, err)
-		case !always:
-			problem = fmt.Sprintf("the NATS server %s at %s does not sync each record to disk: what is acknowledged may be lost with its machine; "+
-				"set sync_interval: always in its jetstream block", server, url)
 		}
-		w.learn(url, problem, err == nil)
+		switch {
+		case err != nil:
+			if problem := fmt.Sprintf("cannot see whether the NATS server at %s syncs each record: %v", url, err); w.learn(url, problem) {
+				w.Logger.Warn("cannot see whether a NATS server syncs each record", "url", url, "error", err)
+			}
+		case !always: // said at every look
+			w.learn(url, fmt.Sprintf("the NATS server %s at %s does not sync each record to disk: "+unsynced, server, url))
+			w.Logger.Error("a NATS server does not sync each record to disk: "+unsynced, "url", url, "server", server)
+		case w.learn(url, ""):
+			w.Logger.Info("the NATS server syncs each record", "url", url)
+		}
 	}
 }
 
-// learn keeps what was found, and says what is new. What does not sync is said
-// at every look.
-func (w *SyncWatch) learn(url, problem string, answered bool) {
+// unsynced is what it means, and what to do.
+const unsynced = "what is acknowledged may be lost with its machine; set sync_interval: always in its jetstream block"
+
+// learn keeps what is wrong with a server, "" for nothing, and reports whether
+// it was something else before; that nothing is wrong is no news at first.
+func (w *SyncWatch) learn(url, problem string) (news bool) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.known == nil {
 		w.known = make(map[string]string)
 	}
-	before, looked := w.known[url]
+	news = problem != w.known[url]
 	w.known[url] = problem
-	w.mu.Unlock()
-	switch {
-	case problem != "" && answered:
-		w.Logger.Error(problem)
-	case problem != "" && problem != before:
-		w.Logger.Warn(problem)
-	case problem == "" && looked && before != "":
-		w.Logger.Info("the NATS server syncs each record", "url", url)
-	}
+	return news
 }
 
 // varz is what is read of what a server says of itself at /varz.
@@ -142,7 +140,7 @@ func (w *SyncWatch) ask(ctx context.Context, url string) (always bool, server st
 	if err != nil {
 		return false, "", err
 	}
-	response, err := cmp.Or(w.Client, http.DefaultClient).Do(request)
+	response, err := w.Client.Do(request)
 	if err != nil {
 		return false, "", err
 	}

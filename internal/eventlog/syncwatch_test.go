@@ -52,7 +52,7 @@ func TestSyncWatch(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var log bytes.Buffer
-			watch := &eventlog.SyncWatch{URLs: test.urls, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+			watch := &eventlog.SyncWatch{URLs: test.urls, Client: new(http.Client), Logger: slog.New(slog.NewTextHandler(&log, nil))}
 			if len(test.urls) == 0 {
 				if err := watch.Run(t.Context()); err != nil {
 					t.Error(err)
