@@ -105,11 +105,12 @@ func newTarget(e *linkv1.Endpoint) *target {
 
 // parseURL reads a URL as net/http does.
 func parseURL(text string) (*url.URL, error) {
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodPost, text, nil)
+	location, err := url.Parse(text)
 	if err != nil {
 		return nil, err
 	}
-	return request.URL, nil
+	location.Host = strings.TrimSuffix(location.Host, ":") // a port that is empty
+	return location, nil
 }
 
 // request makes a request without a header.

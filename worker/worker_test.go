@@ -413,6 +413,7 @@ func TestShardLost(t *testing.T) {
 		for range 8 {
 			held = append(held, o.hook.next())
 		}
+		synctest.Wait() // until the last two are queued as well
 		w.take(1, 3)
 		batch := o.peer.outcomes() // first what was queued
 		for _, outcome := range batch.GetOutcomes() {

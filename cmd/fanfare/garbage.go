@@ -40,5 +40,5 @@ func tuneGC() {
 // gcPercentOf returns how much garbage there may be, in percent of what is
 // alive.
 func gcPercentOf(live uint64) int {
-	return int(min(gcMost, max(gcPercent, gcFloor*100/max(live, 1)))) //nolint:gosec // at most gcMost
+	return int(min(gcMost, max(gcPercent, gcFloor*100/max(live, 1))))
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -306,8 +307,8 @@ func (d *direct) takeIdle(host *directHost) *directConn {
 func (d *direct) remove(c *directConn) {
 	d.idle.Remove(c.place)
 	idle := c.host.idle
-	for i := len(idle) - 1; i >= 0; i-- { // most often it is the last
-		if idle[i] == c {
+	for i, other := range slices.Backward(idle) { // most often it is the last
+		if other == c {
 			copy(idle[i:], idle[i+1:])
 			idle[len(idle)-1] = nil
 			c.host.idle = idle[:len(idle)-1]

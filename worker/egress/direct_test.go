@@ -223,7 +223,7 @@ func TestDirectIdleTimeout(t *testing.T) {
 		begin := time.Now()
 		network := &scripted{serve: func(conn net.Conn, from *bufio.Reader) {
 			for hear(from) {
-				time.Sleep(3 * time.Second)
+				<-time.After(3 * time.Second)
 				_, _ = io.WriteString(conn, noContent)
 			}
 			ended <- time.Since(begin)
@@ -232,7 +232,7 @@ func TestDirectIdleTimeout(t *testing.T) {
 		var requests sync.WaitGroup
 		for i := range 2 {
 			requests.Go(func() {
-				time.Sleep(time.Duration(i) * time.Second)
+				<-time.After(time.Duration(i) * time.Second)
 				if got := directly(t.Context(), client, false); got.status != http.StatusNoContent {
 					t.Errorf("got %+v", got)
 				}
@@ -255,7 +255,7 @@ func TestDirectConnectionsAreBounded(t *testing.T) {
 		const most, requests = 2, 6
 		network := &scripted{serve: func(conn net.Conn, from *bufio.Reader) {
 			for hear(from) {
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				_, _ = io.WriteString(conn, noContent)
 			}
 		}}
