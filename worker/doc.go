@@ -36,7 +36,9 @@
 // ends. Outcomes gather into numbered batches that are sent in each session
 // until one is told that they are durable. Credit is taken by what is in hand,
 // so outcomes that cannot be reported stop new deliveries from coming, and the
-// worker's memory stays bounded whatever happens to the leader.
+// worker's memory stays bounded whatever happens to the leader. The bytes of it
+// are one budget, of which each partition that the worker owns slots of has its
+// part; leaders are told when that changes.
 //
 // A slot that is lost is given up in an order the leader can rely on: first
 // nothing more is started for it, then what was queued comes back as RETURNED,
@@ -46,7 +48,8 @@
 //
 // The launcher has a fixed number of slots for requests and gives them to
 // endpoints by the rules of queues, which are there to keep endpoints that
-// hang from being felt by others. An attempt renders the event as the
+// hang from being felt by others, and those of one host or one address from
+// having them all. An attempt renders the event as the
 // subscription wants it, signs those bytes, sends them, and reads the answer,
 // all within one time limit. A 2xx answer that is whole is a success. After
 // anything else the worker works out when the next attempt is due, reports it,

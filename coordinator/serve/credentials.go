@@ -156,8 +156,8 @@ func (u update) checkMove(sub *fanfarev1.Subscription) error {
 	}
 	return &Error{
 		codes.FailedPrecondition, "url",
-		fmt.Sprintf("leads to another host, which would be shown the %s that were given for %s; give them anew, not as %s, or take them away, "+
-			"or say keep_credentials", strings.Join(left, " and "), originOf(sub.GetUrl()), masked),
+		fmt.Sprintf("leads to another host, which would be shown the %s given for %s; give it anew and not as %s, take it away, or set keep_credentials",
+			strings.Join(left, " and "), originOf(sub.GetUrl()), masked),
 	}
 }
 

@@ -218,7 +218,7 @@ func TestMoveToAnotherHost(t *testing.T) {
 			})
 			if test.refused != "" {
 				w.refused(test.name, err, codes.FailedPrecondition, "subscription.url")
-				if !strings.Contains(err.Error(), "the "+test.refused+" that") || strings.Contains(err.Error(), "hidden") {
+				if !strings.Contains(err.Error(), "the "+test.refused+" given for") || strings.Contains(err.Error(), "hidden") {
 					w.Errorf("%s: %v", test.name, err)
 				}
 				continue
