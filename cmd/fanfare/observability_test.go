@@ -20,7 +20,7 @@ import (
 // later are metrics that a process does not show at first, with what
 // docs/observability.md calls them: what must not happen is counted when it
 // does, and a snapshot is made after a minute.
-var later = map[string]string{ //nolint:gochecknoglobals // a constant
+var later = map[string]string{
 	"fanfare_telemetry_lost_total":             "fanfare.telemetry.lost",
 	"fanfare_snapshot_duration_seconds_bucket": "fanfare.snapshot.duration",
 }
