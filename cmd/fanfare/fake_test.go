@@ -95,6 +95,7 @@ func (f *fake) register(s *grpc.Server) {
 	fanfarev1.RegisterDeliveryServiceServer(s, f)
 	fanfarev1.RegisterTenantServiceServer(s, f)
 	fanfarev1.RegisterClusterServiceServer(s, f)
+	fanfarev1.RegisterAlertServiceServer(s, &fakeAlerts{fake: f, rules: make(map[string][]*fanfarev1.AlertRule)})
 }
 
 // intercept remembers each request and lets the faults happen.

@@ -93,7 +93,7 @@ func TestWrittenBy(t *testing.T) {
 	for i := range uint64(200) {
 		before := l.time
 		l.sequence++
-		l.time += int64(i) * 7000 //nolint:gosec // small
+		l.time += int64(i) * 7000
 		l.timeline.add(l.sequence, before, l.time)
 	}
 	for sequence := uint64(1); sequence < l.sequence; sequence++ {

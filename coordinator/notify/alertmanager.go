@@ -121,7 +121,7 @@ func (m *Alertmanager) Run(ctx context.Context) error {
 			timer.Reset(remindInterval)
 			continue
 		}
-		m.counted("failed")
+		m.counted(ctx, "failed")
 		if wait == firstRetry {
 			m.logger.Warn("Alertmanager could not be told: it is tried again", "error", err)
 		}
@@ -150,7 +150,7 @@ func (m *Alertmanager) tell(ctx context.Context) error {
 		if err := m.post(ctx, now, names, told); err != nil {
 			return err
 		}
-		m.counted("sent")
+		m.counted(ctx, "sent")
 		m.forgetNews(names, told)
 	}
 	if all {
@@ -173,7 +173,7 @@ func (m *Alertmanager) post(ctx context.Context, now time.Time, names []string, 
 	defer cancel()
 	err = post(ctx, m.client, m.url, body)
 	if isPermanent(err) {
-		m.counted("dropped")
+		m.counted(ctx, "dropped")
 		m.logger.Error("Alertmanager refuses alerts", "alerts", len(names), "error", err)
 		return nil
 	}
@@ -191,8 +191,8 @@ func (m *Alertmanager) forgetNews(names []string, told map[string]*fanfarev1.Ale
 	}
 }
 
-func (m *Alertmanager) counted(result string) {
-	m.count.Add(context.Background(), 1, metric.WithAttributes(
+func (m *Alertmanager) counted(ctx context.Context, result string) {
+	m.count.Add(ctx, 1, metric.WithAttributes(
 		attribute.String("fanfare.alert.sink", "alertmanager"), attribute.String("fanfare.alert.result", result)))
 }
 

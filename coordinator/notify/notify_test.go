@@ -231,7 +231,7 @@ func TestAlertmanager(t *testing.T) {
 			t.Fatalf("Alertmanager was told %d times in three minutes", len(rounds))
 		}
 		last := rounds[len(rounds)-1]
-		if len(last) != 2 || last[0].EndsAt.Sub(time.Now()) < 3*time.Minute || r.paths[0] != "/api/v2/alerts" {
+		if len(last) != 2 || time.Until(last[0].EndsAt) < 3*time.Minute || r.paths[0] != "/api/v2/alerts" {
 			t.Errorf("told at last: %+v", last)
 		}
 		if got := last[0].Labels; got["alertname"] != "FanfareEndpointFailing" || got["tenant"] != "acme" ||

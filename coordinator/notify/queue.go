@@ -84,7 +84,7 @@ func (q *Queue) Tell(_ string, what alert.Notification) {
 	}
 	q.mu.Unlock()
 	if dropped {
-		q.counted("dropped")
+		q.counted(context.Background(), "dropped")
 	}
 	select {
 	case q.filled <- struct{}{}:
@@ -136,16 +136,16 @@ func (q *Queue) pass(ctx context.Context, next waiting) error {
 		cancel()
 		switch {
 		case err == nil:
-			q.counted("sent")
+			q.counted(ctx, "sent")
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case isPermanent(err), time.Since(next.since) > GiveUp:
-			q.counted("dropped")
+			q.counted(ctx, "dropped")
 			q.logger.Error("alerts could not be told", "group", next.what.Group, "alerts", len(next.what.Alerts), "error", err)
 			return nil
 		}
-		q.counted("failed")
+		q.counted(ctx, "failed")
 		if wait == firstRetry {
 			q.logger.Warn("alerts could not be told yet", "group", next.what.Group, "error", err)
 		}
@@ -157,7 +157,7 @@ func (q *Queue) pass(ctx context.Context, next waiting) error {
 	}
 }
 
-func (q *Queue) counted(result string) {
-	q.count.Add(context.Background(), 1, metric.WithAttributes(
+func (q *Queue) counted(ctx context.Context, result string) {
+	q.count.Add(ctx, 1, metric.WithAttributes(
 		attribute.String("fanfare.alert.sink", q.sink.Name()), attribute.String("fanfare.alert.result", result)))
 }

@@ -106,7 +106,7 @@ func post(ctx context.Context, client *http.Client, to string, body []byte) erro
 	if err != nil {
 		return fmt.Errorf("posting: %w", err)
 	}
-	defer response.Body.Close() //nolint:errcheck // it was only read
+	defer response.Body.Close()
 	answer, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if response.StatusCode/100 == 2 {
 		return nil

@@ -50,17 +50,17 @@ func (l Log) Tell(_ string, what alert.Notification) {
 }
 
 func (l Log) say(a *fanfarev1.Alert, repeated bool) {
-	message, level := "alert: it is firing", slog.LevelWarn
+	level := slog.LevelWarn
 	switch {
 	case a.GetState() == fanfarev1.Alert_RESOLVED:
-		message, level = "alert: it is resolved", slog.LevelInfo
+		level = slog.LevelInfo
 	case a.GetSeverity() == alert.Critical:
 		level = slog.LevelError
 	case a.GetSeverity() == alert.Info:
 		level = slog.LevelInfo
 	}
 	attributes := []slog.Attr{
-		slog.String("alert", a.GetName()), slog.String("kind", a.GetKind()), slog.String("severity", a.GetSeverity()),
+		slog.String("alert", a.GetName()), slog.String("state", strings.ToLower(a.GetState().String())), slog.String("kind", a.GetKind()), slog.String("severity", a.GetSeverity()),
 		slog.String("about", subject(a)), slog.String("summary", a.GetSummary()),
 	}
 	if repeated {
@@ -73,7 +73,7 @@ func (l Log) say(a *fanfarev1.Alert, repeated bool) {
 			attributes = append(attributes, slog.String(field[0], field[1]))
 		}
 	}
-	l.Logger.LogAttrs(context.Background(), level, message, attributes...)
+	l.Logger.LogAttrs(context.Background(), level, "alert", attributes...)
 }
 
 // Remind implements Listener.
