@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -85,5 +87,35 @@ func TestMetricsAreClean(t *testing.T) {
 		if !strings.Contains(text, "\n"+name) {
 			t.Errorf("there is no %s", name)
 		}
+	}
+}
+
+// A back end on which nobody answers costs nothing but what is not sent: events
+// are taken and arrive, and the process ends in time, which is a success.
+func TestTelemetryThatHangs(t *testing.T) {
+	silent, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+silent.Addr().String())
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+	t.Setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
+	d := startDev(t, t.TempDir(), "--metrics-tenants", "1")
+	r := newReceiver(t, nil)
+	d.subscribe(t, &fanfarev1.Subscription{Url: r.url + "/hook"})
+	var ids []string
+	for i := range 100 {
+		ids = append(ids, fmt.Sprint("e", i))
+		d.publish(t, "order.created", ids[i])
+	}
+	eventually(t, "all events arrive", func() bool { return len(r.arrivals("/hook")) == len(ids) })
+	eventually(t, "what is lost is counted", func() bool {
+		_, text := d.call(t, http.MethodGet, "/metrics", nil, "")
+		return strings.Contains(text, `fanfare_telemetry_lost_total{error_type="queue_full",fanfare_telemetry_signal="traces"`)
+	})
+	d.stop(t)
+	if log := d.stderr.String(); !strings.Contains(log, "the last of the telemetry was not sent") {
+		t.Errorf("the log does not say what was not sent:\n%s", lastLines(log))
 	}
 }

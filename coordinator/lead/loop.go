@@ -390,7 +390,6 @@ func (l *loop) sendEvent(sends []dispatch.Send) {
 	}
 	if len(message.GetTargets()) > 0 {
 		session.dispatch(message, l.traces.begin(message, event))
-		l.leader.metrics.dispatched(context.Background(), message)
 	}
 }
 

@@ -46,6 +46,7 @@ type session struct {
 	cancel  context.CancelFunc
 	secrets Opener
 	logger  *slog.Logger
+	metrics *metrics
 	outbox  *queue[message]
 	batches bool      // the worker takes dispatches in batches
 	ends    time.Time // of the worker's certificate; zero: it has shown none
@@ -80,6 +81,7 @@ func (l *Leader) Attach(stream Stream, hello *linkv1.Hello) error {
 		cancel:  cancel,
 		secrets: l.config.Secrets,
 		logger:  l.logger,
+		metrics: l.metrics,
 		outbox:  newQueue[message](),
 		batches: hello.GetTakesDispatchBatches(),
 		ends:    certificateEnds(ctx),
@@ -208,14 +210,12 @@ func (s *session) putResponse(r *linkv1.AttachResponse) {
 // dispatch passes an event on. traced, unless it is nil, says so in a trace when
 // it goes.
 func (s *session) dispatch(d *linkv1.Dispatch, traced *dispatching) {
-	response := &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Dispatch{Dispatch: d}}
-	if traced == nil {
-		s.putResponse(response)
-		return
-	}
 	s.outbox.put(func() *linkv1.AttachResponse {
-		traced.record(d, s.worker.ID)
-		return response
+		if traced != nil {
+			traced.record(d, s.worker.ID)
+		}
+		s.metrics.dispatched(d)
+		return &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Dispatch{Dispatch: d}}
 	})
 }
 

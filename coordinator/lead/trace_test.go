@@ -44,7 +44,7 @@ func (l *tracedLeader) dispatch(sequence uint64, traceparent string, ago time.Du
 	}
 	d := &linkv1.Dispatch{Sequence: sequence, Tenant: "acme", PublishTimeUnixMs: time.Now().Add(-ago).UnixMilli()}
 	for i := range targets {
-		d.Targets = append(d.Targets, &linkv1.Target{Subscription: uint64(i), Attempt: 1}) //nolint:gosec // few
+		d.Targets = append(d.Targets, &linkv1.Target{Subscription: uint64(i), Attempt: 1})
 	}
 	if begun := l.begin(d, &linkv1.LoggedEvent{Tenant: "acme", Id: "e1", Type: "order.created", Event: encoded}); begun != nil {
 		begun.record(d, "w1")

@@ -95,6 +95,8 @@ func InEvent(event []byte) (parent, state string) {
 
 // mapEntry reads an entry of a map from strings to strings.
 func mapEntry(entry []byte) (key, value []byte, ok bool) {
+	const last = 2              // of the fields: 1 is the key, 2 the value
+	var fields [last + 1][]byte // by number
 	for len(entry) > 0 {
 		number, kind, n := protowire.ConsumeTag(entry)
 		if n < 0 {
@@ -104,16 +106,10 @@ func mapEntry(entry []byte) (key, value []byte, ok bool) {
 		if n = protowire.ConsumeFieldValue(number, kind, entry); n < 0 {
 			return nil, nil, false
 		}
-		if kind == protowire.BytesType {
-			text, _ := protowire.ConsumeBytes(entry)
-			switch number {
-			case 1:
-				key = text
-			case 2:
-				value = text
-			}
+		if kind == protowire.BytesType && number <= last {
+			fields[number], _ = protowire.ConsumeBytes(entry)
 		}
 		entry = entry[n:]
 	}
-	return key, value, true
+	return fields[1], fields[2], true
 }
