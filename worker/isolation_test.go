@@ -85,7 +85,7 @@ type mixed struct {
 
 const (
 	wellEndpoints = 8                     // numbers 1 to 8
-	wellBurst     = 40                    // events to one of them at a time, each tick
+	wellBurst     = 24                    // events to one of them at a time, each tick
 	wellAnswers   = 10 * time.Millisecond // after so long
 	wellTick      = 50 * time.Millisecond // the next of them has its turn
 	wellTicks     = 400                   // in all: 20 s

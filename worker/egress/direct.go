@@ -430,7 +430,7 @@ func (c *directConn) readHead(req *http.Request, most int64) (*http.Response, er
 		if err != nil {
 			return nil, err
 		}
-		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+		if resp.StatusCode/100 != 1 || resp.StatusCode == http.StatusSwitchingProtocols {
 			c.left = math.MaxInt64
 			return resp, nil
 		}
