@@ -53,7 +53,7 @@ type session struct {
 }
 
 // message makes a message when its turn to be sent comes, off the loop.
-type message func() *linkv1.AttachResponse
+type message func(context.Context) *linkv1.AttachResponse
 
 // Attached returns which workers are attached.
 func (l *Leader) Attached(ctx context.Context) (workers map[string]bool, err error) {
@@ -182,7 +182,7 @@ func (s *session) sendAll(stream Stream, messages []message) error {
 		return stream.Send(all)
 	}
 	for _, m := range messages {
-		response := m()
+		response := m(stream.Context())
 		if d := response.GetDispatch(); d != nil && s.batches {
 			more := len(d.GetEvent()) + dispatchOverhead + len(d.GetTargets())*targetOverhead
 			if size+more > dispatchBatchBytes {
@@ -204,17 +204,17 @@ func (s *session) sendAll(stream Stream, messages []message) error {
 }
 
 func (s *session) putResponse(r *linkv1.AttachResponse) {
-	s.outbox.put(func() *linkv1.AttachResponse { return r })
+	s.outbox.put(func(context.Context) *linkv1.AttachResponse { return r })
 }
 
 // dispatch passes an event on. traced, unless it is nil, says so in a trace when
 // it goes.
 func (s *session) dispatch(d *linkv1.Dispatch, traced *dispatching) {
-	s.outbox.put(func() *linkv1.AttachResponse {
+	s.outbox.put(func(ctx context.Context) *linkv1.AttachResponse {
 		if traced != nil {
 			traced.record(d, s.worker.ID)
 		}
-		s.metrics.dispatched(d)
+		s.metrics.dispatched(ctx, d)
 		return &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Dispatch{Dispatch: d}}
 	})
 }
@@ -233,7 +233,7 @@ func (s *session) subscriptionChanged(slot int, change ledger.SubscriptionChange
 		return
 	}
 	stored := change.Current.Stored
-	s.outbox.put(func() *linkv1.AttachResponse {
+	s.outbox.put(func(context.Context) *linkv1.AttachResponse {
 		delta.Put = s.endpoint(change.Number, stored)
 		return &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Delta{Delta: delta}}
 	})
@@ -254,7 +254,7 @@ func (s *session) snapshot(slot int, epoch int64, all []*ledger.Subscription) {
 		part := parts[:n]
 		parts = parts[n:]
 		complete := len(parts) == 0
-		s.outbox.put(func() *linkv1.AttachResponse {
+		s.outbox.put(func(context.Context) *linkv1.AttachResponse {
 			message := &linkv1.ShardSnapshot{Slot: int32(slot), Epoch: epoch, Complete: complete} //nolint:gosec // few slots
 			for _, sub := range part {
 				message.Endpoints = append(message.Endpoints, s.endpoint(sub.number, sub.stored))
