@@ -88,9 +88,9 @@ func (m *metrics) committed(ctx context.Context, b *block, result ledger.Result)
 }
 
 // dispatched takes note of an event that goes to a worker.
-func (m *metrics) dispatched(d *linkv1.Dispatch) {
+func (m *metrics) dispatched(ctx context.Context, d *linkv1.Dispatch) {
 	if d.GetTargets()[0].GetAttempt() == 1 {
-		m.dispatch.Record(context.Background(), max(0, time.Since(time.UnixMilli(d.GetPublishTimeUnixMs())).Seconds()), m.in)
+		m.dispatch.Record(ctx, max(0, time.Since(time.UnixMilli(d.GetPublishTimeUnixMs())).Seconds()), m.in)
 	}
 }
 

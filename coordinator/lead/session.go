@@ -36,7 +36,7 @@ type session struct {
 	cancel  context.CancelFunc
 	secrets Opener
 	logger  *slog.Logger
-	metrics *metrics
+	sent    func(*linkv1.Dispatch, *dispatching) // records and measures a dispatch that goes
 	outbox  *queue[message]
 }
 
@@ -58,8 +58,11 @@ func (l *Leader) Attach(stream Stream, hello *linkv1.Hello) error {
 		cancel:  cancel,
 		secrets: l.config.Secrets,
 		logger:  l.logger,
-		metrics: l.metrics,
 		outbox:  newQueue[message](),
+	}
+	s.sent = func(d *linkv1.Dispatch, traced *dispatching) {
+		traced.record(ctx, d, s.worker.ID)
+		l.metrics.dispatched(ctx, d)
 	}
 	credit := dispatch.NewCredit(hello.GetCreditCount(), hello.GetCreditBytes())
 	if err := l.call(ctx, func(loop *loop) { loop.attach(s, credit, hello.GetInHand()) }); err != nil {
@@ -143,10 +146,7 @@ func (s *session) putResponse(r *linkv1.AttachResponse) {
 // it goes.
 func (s *session) dispatch(d *linkv1.Dispatch, traced *dispatching) {
 	s.outbox.put(func() *linkv1.AttachResponse {
-		if traced != nil {
-			traced.record(d, s.worker.ID)
-		}
-		s.metrics.dispatched(d)
+		s.sent(d, traced)
 		return &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Dispatch{Dispatch: d}}
 	})
 }
