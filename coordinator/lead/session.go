@@ -46,14 +46,14 @@ type session struct {
 	cancel  context.CancelFunc
 	secrets Opener
 	logger  *slog.Logger
-	metrics *metrics
+	sent    func(*linkv1.Dispatch, *dispatching) // records and measures a dispatch that goes
 	outbox  *queue[message]
 	batches bool      // the worker takes dispatches in batches
 	ends    time.Time // of the worker's certificate; zero: it has shown none
 }
 
 // message makes a message when its turn to be sent comes, off the loop.
-type message func(context.Context) *linkv1.AttachResponse
+type message func() *linkv1.AttachResponse
 
 // Attached returns which workers are attached.
 func (l *Leader) Attached(ctx context.Context) (workers map[string]bool, err error) {
@@ -81,10 +81,13 @@ func (l *Leader) Attach(stream Stream, hello *linkv1.Hello) error {
 		cancel:  cancel,
 		secrets: l.config.Secrets,
 		logger:  l.logger,
-		metrics: l.metrics,
 		outbox:  newQueue[message](),
 		batches: hello.GetTakesDispatchBatches(),
 		ends:    certificateEnds(ctx),
+	}
+	s.sent = func(d *linkv1.Dispatch, traced *dispatching) {
+		traced.record(ctx, d, s.worker.ID)
+		l.metrics.dispatched(ctx, d)
 	}
 	credit := dispatch.NewCredit(hello.GetCreditCount(), hello.GetCreditBytes())
 	if err := l.call(ctx, func(loop *loop) { loop.attach(s, credit, hello.GetInHand()) }); err != nil {
@@ -182,7 +185,7 @@ func (s *session) sendAll(stream Stream, messages []message) error {
 		return stream.Send(all)
 	}
 	for _, m := range messages {
-		response := m(stream.Context())
+		response := m()
 		if d := response.GetDispatch(); d != nil && s.batches {
 			more := len(d.GetEvent()) + dispatchOverhead + len(d.GetTargets())*targetOverhead
 			if size+more > dispatchBatchBytes {
@@ -204,17 +207,14 @@ func (s *session) sendAll(stream Stream, messages []message) error {
 }
 
 func (s *session) putResponse(r *linkv1.AttachResponse) {
-	s.outbox.put(func(context.Context) *linkv1.AttachResponse { return r })
+	s.outbox.put(func() *linkv1.AttachResponse { return r })
 }
 
 // dispatch passes an event on. traced, unless it is nil, says so in a trace when
 // it goes.
 func (s *session) dispatch(d *linkv1.Dispatch, traced *dispatching) {
-	s.outbox.put(func(ctx context.Context) *linkv1.AttachResponse {
-		if traced != nil {
-			traced.record(d, s.worker.ID)
-		}
-		s.metrics.dispatched(ctx, d)
+	s.outbox.put(func() *linkv1.AttachResponse {
+		s.sent(d, traced)
 		return &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Dispatch{Dispatch: d}}
 	})
 }
@@ -233,7 +233,7 @@ func (s *session) subscriptionChanged(slot int, change ledger.SubscriptionChange
 		return
 	}
 	stored := change.Current.Stored
-	s.outbox.put(func(context.Context) *linkv1.AttachResponse {
+	s.outbox.put(func() *linkv1.AttachResponse {
 		delta.Put = s.endpoint(change.Number, stored)
 		return &linkv1.AttachResponse{Message: &linkv1.AttachResponse_Delta{Delta: delta}}
 	})
@@ -254,7 +254,7 @@ func (s *session) snapshot(slot int, epoch int64, all []*ledger.Subscription) {
 		part := parts[:n]
 		parts = parts[n:]
 		complete := len(parts) == 0
-		s.outbox.put(func(context.Context) *linkv1.AttachResponse {
+		s.outbox.put(func() *linkv1.AttachResponse {
 			message := &linkv1.ShardSnapshot{Slot: int32(slot), Epoch: epoch, Complete: complete} //nolint:gosec // few slots
 			for _, sub := range part {
 				message.Endpoints = append(message.Endpoints, s.endpoint(sub.number, sub.stored))

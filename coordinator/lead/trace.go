@@ -95,7 +95,10 @@ type dispatching struct {
 
 // record records the dispatch, which goes to a worker now, and names its span in
 // the message. It is called off the loop.
-func (d *dispatching) record(message *linkv1.Dispatch, worker string) {
+func (d *dispatching) record(ctx context.Context, message *linkv1.Dispatch, worker string) {
+	if d == nil {
+		return
+	}
 	kind := d.event.GetType()
 	options := []trace.SpanStartOption{
 		trace.WithTimestamp(d.at),
@@ -111,7 +114,6 @@ func (d *dispatching) record(message *linkv1.Dispatch, worker string) {
 			attribute.Int64("fanfare.attempt", int64(d.attempt)),
 		),
 	}
-	ctx := context.Background()
 	if d.at.Sub(time.UnixMilli(message.GetPublishTimeUnixMs())) < traceLasts {
 		ctx = trace.ContextWithRemoteSpanContext(ctx, d.origin)
 	} else {

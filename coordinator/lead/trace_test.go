@@ -46,9 +46,8 @@ func (l *tracedLeader) dispatch(sequence uint64, traceparent string, ago time.Du
 	for i := range targets {
 		d.Targets = append(d.Targets, &linkv1.Target{Subscription: uint64(i), Attempt: 1})
 	}
-	if begun := l.begin(d, &linkv1.LoggedEvent{Tenant: "acme", Id: "e1", Type: "order.created", Event: encoded}); begun != nil {
-		begun.record(d, "w1")
-	}
+	begun := l.begin(d, &linkv1.LoggedEvent{Tenant: "acme", Id: "e1", Type: "order.created", Event: encoded})
+	begun.record(l.Context(), d, "w1")
 	return d
 }
 
