@@ -11,6 +11,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strconv"
@@ -141,9 +142,11 @@ func (d *direct) speaks(to origin) bool {
 	return first
 }
 
-// takes reports whether a request can be sent directly.
+// takes reports whether a request can be sent directly. One whose phases
+// somebody wants to hear of goes by net/http, which tells them.
 func (d *direct) takes(req *http.Request) bool {
-	return canBeDirect(req.URL) && req.Host == req.URL.Host &&
+	return httptrace.ContextClientTrace(req.Context()) == nil &&
+		canBeDirect(req.URL) && req.Host == req.URL.Host &&
 		req.Method == http.MethodPost && req.Body != nil && req.GetBody != nil &&
 		req.ContentLength > 0 && req.ContentLength <= directBody &&
 		len(req.TransferEncoding) == 0 && len(req.Trailer) == 0 && !req.Close &&
