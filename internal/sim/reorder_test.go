@@ -144,6 +144,9 @@ func TestReplayKeepsOrder(t *testing.T) {
 				e.Behave(sim.Slow(100 * time.Millisecond))
 				after := publishPhase(c, ordering, 20, 40) // some of it is on its way when the others come again
 				c.Client.Replay(s, fanfarev1.Delivery_DEAD)
+				c.Await("all comes again", time.Minute, func() bool {
+					return states(c.Client.Deliveries(s))[fanfarev1.Delivery_DEAD] == 0
+				})
 				begun := time.Now()
 				last := publishPhase(c, ordering, 60, 40)
 				c.Workers[0].Restart()
@@ -177,7 +180,7 @@ func TestReplayKeepsOrder(t *testing.T) {
 				end := replayed[len(replayed)-1].End
 				for _, r := range of(last) {
 					if _, keyed := last.lanes()[last.keys[r.EventID]]; r.Time.Before(end) && (keyed || ordering == "subscription") {
-						t.Errorf("%s, published after the replay began at %v, is sent at %v, before the last that comes again has ended", r.EventID, begun, r.Time)
+						t.Errorf("%s, published after all came again at %v, is sent at %v, before the last that comes again has ended", r.EventID, begun, r.Time)
 					}
 				}
 			})
