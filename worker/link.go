@@ -106,6 +106,9 @@ func (a *agent) own(slots map[int32]int64) {
 			a.giveUp(number)
 		}
 	}
+	if a.session == nil || !a.session.welcomed {
+		a.abandonLocked() // whoever is next is not told what is on the wire
+	}
 	for _, number := range slices.Sorted(maps.Keys(slots)) {
 		if _, ok := a.slots[number]; !ok {
 			a.slots[number] = &slot{epoch: slots[number]}
