@@ -291,18 +291,22 @@ func TestLeaderThatWorkersDoNotReach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const events = 50
 		c := sim.New(t, sim.Config{Coordinators: 2, Workers: 3, Partitions: 1})
-		awaitLeads(t, c, c.Coordinators[0])
+		c.AwaitOwners()
+		leader, other := c.Coordinators[0], c.Coordinators[1]
+		if leads(t, c)[string(leader.ID)] == 0 {
+			leader, other = other, leader
+		}
 		e := c.Endpoint("hook")
 		s := c.Client.Subscribe(e, nil)
 		for _, w := range c.Workers {
-			w.CutFrom(c.Coordinators[0])
+			w.CutFrom(leader)
 		}
 		c.Client.PublishMany(events, "e", "order.created")
-		awaitLeads(t, c, c.Coordinators[1])
+		awaitLeads(t, c, other)
 		c.AwaitSettled(time.Minute)
 		checkDelivered(t, c, e, s, events)
 		for _, w := range c.Workers {
-			w.MendTo(c.Coordinators[0])
+			w.MendTo(leader)
 		}
 		c.AwaitOwners()
 	})
