@@ -218,11 +218,16 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	group.Go(func() error { return c.told.Run(serving) })
 	group.Go(func() error { return c.watchSelf(serving) })
 	group.Go(func() error { return c.serve(serving) })
+	var lived error // why the last life has ended
 	group.Go(func() error {
 		defer stopServing()
-		return cluster.Live(living, c.config.Cluster, c.config.Member, c.live)
+		lived = cluster.Live(living, c.config.Cluster, c.config.Member, c.live)
+		return lived
 	})
 	err = group.Wait()
+	if errors.Is(err, context.Canceled) { // of one who was told to stop, and was quicker to say so
+		err = lived
+	}
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
