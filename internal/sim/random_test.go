@@ -195,14 +195,20 @@ func (r *randomRun) subscribe() {
 	e := r.c.Endpoint(fmt.Sprintf("hook-%d", len(r.subscriptions)))
 	e.Behave(r.behaviour())
 	ordering := pick(r.random, []string{"none", "key", "subscription"})
-	r.subscriptions = append(r.subscriptions, &wanting{
+	w := &wanting{
 		endpoint: e, patterns: patterns, ordering: ordering,
 		created: r.c.Client.SubscribeAs(e, &fanfarev1.Subscription{
 			EventTypes: patterns, RetrySchedule: r.schedule(), Ordering: ordering,
 			BatchCount: pick(r.random, []uint32{0, 0, 1, 7, 100}),
 		}),
 		owed: make(map[string]bool), maybe: make(map[string]bool),
-	})
+	}
+	// A call that was given up may lie unread at a coordinator that stood still,
+	// and be stored when that goes on: after this subscription.
+	for id, eventType := range r.unsure {
+		w.maybe[id] = ledger.Matches(patterns, eventType)
+	}
+	r.subscriptions = append(r.subscriptions, w)
 }
 
 func (r *randomRun) delete() {
