@@ -103,7 +103,8 @@ func (c *Coordinator) self() cluster.MemberID { return c.config.Member.Info.ID }
 
 // handOverAll has the others take over what is led here, as far as there are
 // others, and returns when that is done, when it does not get on, or when ctx
-// ends.
+// ends. Done is what another says it leads: until then calls wait here, and
+// hear of it by the view, which ends with this life.
 func (c *Coordinator) handOverAll(ctx context.Context, m *cluster.Member) {
 	if now, _ := c.view.now(); !now.others(cluster.Coordinator, c.self()) {
 		return
@@ -116,17 +117,17 @@ func (c *Coordinator) handOverAll(ctx context.Context, m *cluster.Member) {
 		return
 	}
 	c.logger.Info("handing over partitions")
-	left := -1
+	led, left := make(map[int]bool), -1
 	stuck := time.NewTimer(c.config.HandOverTimeout)
 	defer stuck.Stop()
 	for {
 		now, changed := c.view.now()
-		n := now.led(c.self())
-		if n == 0 || !now.others(cluster.Coordinator, c.self()) {
+		now.keep(led, c.self())
+		if len(led) == 0 || !now.others(cluster.Coordinator, c.self()) {
 			return
 		}
-		if n != left {
-			left = n
+		if len(led) != left {
+			left = len(led)
 			stuck.Reset(c.config.HandOverTimeout)
 		}
 		select {
@@ -142,13 +143,32 @@ func (c *Coordinator) handOverAll(ctx context.Context, m *cluster.Member) {
 	}
 }
 
-// led returns how many partitions a member leads, has claimed, or should lead.
+// keep adds to led the partitions that are a member's, and removes those that
+// another leads now.
+func (l *landscape) keep(led map[int]bool, id cluster.MemberID) {
+	for number, p := range l.partitions {
+		switch {
+		case p.of(id):
+			led[number] = true
+		case p.ready.Coordinator != "":
+			delete(led, number)
+		}
+	}
+}
+
+// led returns how many partitions are a member's.
 func (l *landscape) led(id cluster.MemberID) int {
 	n := 0
 	for _, p := range l.partitions {
-		if p.owner == id || p.chosen == id || p.ready.Coordinator == id {
+		if p.of(id) {
 			n++
 		}
 	}
 	return n
+}
+
+// of reports whether a member leads the partition, has claimed it, or should
+// lead it.
+func (p partition) of(id cluster.MemberID) bool {
+	return p.owner == id || p.chosen == id || p.ready.Coordinator == id
 }
