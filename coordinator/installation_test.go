@@ -453,7 +453,7 @@ func (r *running) saveSnapshots(log eventlog.Log, at ...uint64) {
 	r.Helper()
 	state := ledger.New()
 	for state.Sequence() < at[len(at)-1] {
-		records, err := log.Read(r.Context(), state.Sequence()+1)
+		records, err := log.Read(r.Context(), state.Sequence()+1, eventlog.MaxReadRecords)
 		r.must(err)
 		if len(records) == 0 {
 			r.Fatalf("the log ends at record %d", state.Sequence())

@@ -216,7 +216,7 @@ func (c *catchUp) records(ctx context.Context, from uint64) ([]committed, error)
 	if from > c.leader.recent.committed.get() {
 		return nil, nil // nothing was written there yet
 	}
-	return c.leader.readBack(ctx, from, readAll)
+	return c.leader.readBack(ctx, from, eventlog.MaxReadRecords)
 }
 
 // scan adds to the admit what the subscription wants in a stretch, as far as it

@@ -267,7 +267,7 @@ func (f *follower) next(ctx context.Context) (committed, error) {
 	}
 	var next committed
 	err := f.retry(ctx, "reading the log", func(ctx context.Context) error {
-		run, err := f.leader.readBack(ctx, sequence, readAll)
+		run, err := f.leader.readBack(ctx, sequence, eventlog.MaxReadRecords)
 		if errors.Is(err, eventlog.ErrPurged) { // not by this follower, and nobody else should
 			return fmt.Errorf("%w: %w", ErrRegressed, err)
 		}

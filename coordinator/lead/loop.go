@@ -255,7 +255,7 @@ func (l *loop) answered(ctx context.Context, err error) error {
 func (l *Leader) resolve(ctx context.Context, sequence uint64, data []byte) error {
 	refused := false // the last append, as if another record were there
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, unknownRetry) {
-		records, err := l.config.Log.Read(ctx, sequence)
+		records, err := l.config.Log.Read(ctx, sequence, 1)
 		switch {
 		case Halts(err):
 			return err

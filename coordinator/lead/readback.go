@@ -4,21 +4,17 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 )
-
-// readAll makes readBack return as many records as one read gives.
-const readAll = math.MaxInt - 1
 
 // readBack reads at least one and at most `most` records that were committed,
 // from one on, and checks that they are still those: each carries the hash of
 // the one before it, where that one was read too or is in memory. Halts tells
 // of an error whether the log is damaged.
 func (l *Leader) readBack(ctx context.Context, from uint64, most int) ([]committed, error) {
-	records, err := l.config.Log.Read(ctx, from)
+	records, err := l.config.Log.Read(ctx, from, most+1)
 	if err != nil {
 		return nil, err
 	}

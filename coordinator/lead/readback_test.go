@@ -21,8 +21,8 @@ type tampered struct {
 	how atomic.Pointer[func([]eventlog.Record) ([]eventlog.Record, error)]
 }
 
-func (l *tampered) Read(ctx context.Context, from uint64) ([]eventlog.Record, error) {
-	records, err := l.Log.Read(ctx, from)
+func (l *tampered) Read(ctx context.Context, from uint64, most int) ([]eventlog.Record, error) {
+	records, err := l.Log.Read(ctx, from, most)
 	if how := l.how.Load(); how != nil && err == nil {
 		return (*how)(records)
 	}
@@ -60,16 +60,16 @@ func TestReadBack(t *testing.T) {
 		inHand []uint64 // sequences of records in memory
 		want   error    // nil: it is found
 	}{
-		"intact":                           {nil, 2, readAll, nil, nil},
+		"intact":                           {nil, 2, eventlog.MaxReadRecords, nil, nil},
 		"intact, one":                      {nil, 2, 1, nil, nil},
 		"intact, between others":           {nil, 3, 1, []uint64{2, 4}, nil},
 		"the next one gives it away":       {flip(2), 2, 1, nil, ledger.ErrChain},
-		"one in the middle":                {flip(3), 1, readAll, nil, ledger.ErrChain},
-		"the last one, memory knows":       {flip(4), 2, readAll, []uint64{5}, ledger.ErrChain},
-		"the first one, memory knows less": {flip(1), 2, readAll, []uint64{1}, nil}, // it was not read
+		"one in the middle":                {flip(3), 1, eventlog.MaxReadRecords, nil, ledger.ErrChain},
+		"the last one, memory knows":       {flip(4), 2, eventlog.MaxReadRecords, []uint64{5}, ledger.ErrChain},
+		"the first one, memory knows less": {flip(1), 2, eventlog.MaxReadRecords, []uint64{1}, nil}, // it was not read
 		"memory has another before it":     {flip(2), 2, 1, []uint64{3}, ledger.ErrChain},
-		"gone":                             {end, 2, readAll, nil, ErrRegressed},
-		"damaged":                          {lose, 2, readAll, nil, eventlog.ErrDamaged},
+		"gone":                             {end, 2, eventlog.MaxReadRecords, nil, ErrRegressed},
+		"damaged":                          {lose, 2, eventlog.MaxReadRecords, nil, eventlog.ErrDamaged},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -273,7 +273,7 @@ func TestResolve(t *testing.T) {
 				if test.want != nil {
 					return
 				}
-				if got, err := s.log.Read(t.Context(), 3); err != nil || len(got) != 1 || !bytes.Equal(got[0].Data, own) {
+				if got, err := s.log.Read(t.Context(), 3, 1); err != nil || len(got) != 1 || !bytes.Equal(got[0].Data, own) {
 					t.Errorf("record 3 and after are %v, %v, want one", got, err)
 				}
 			})

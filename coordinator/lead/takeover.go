@@ -136,7 +136,7 @@ func (l *Leader) restore(ctx context.Context) (state *ledger.Ledger, first uint6
 
 // checkMark compares a record in the log with what it was when it was written.
 func (l *Leader) checkMark(ctx context.Context, mark Mark) error {
-	records, err := l.config.Log.Read(ctx, mark.Sequence)
+	records, err := l.config.Log.Read(ctx, mark.Sequence, 1)
 	if err != nil {
 		return fmt.Errorf("reading record %d: %w", mark.Sequence, err)
 	}
@@ -192,7 +192,7 @@ func (l *Leader) overtaken(ctx context.Context) bool {
 	if err != nil || bounds.Last == 0 {
 		return false
 	}
-	records, err := l.config.Log.Read(ctx, bounds.Last)
+	records, err := l.config.Log.Read(ctx, bounds.Last, 1)
 	if err != nil || len(records) == 0 {
 		return false
 	}
@@ -203,7 +203,7 @@ func (l *Leader) overtaken(ctx context.Context) bool {
 // replay folds what the log holds beyond the state.
 func (l *Leader) replay(ctx context.Context, state *ledger.Ledger) error {
 	for {
-		records, err := l.config.Log.Read(ctx, state.Sequence()+1)
+		records, err := l.config.Log.Read(ctx, state.Sequence()+1, eventlog.MaxReadRecords)
 		if err != nil {
 			return fmt.Errorf("replaying the log: %w", err)
 		}

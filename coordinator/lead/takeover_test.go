@@ -133,7 +133,7 @@ func (s *site) records() (all []committed) {
 		s.Fatal(err)
 	}
 	for next := state.First; next <= state.Last; {
-		run, err := s.log.Read(s.Context(), next)
+		run, err := s.log.Read(s.Context(), next, eventlog.MaxReadRecords)
 		if err != nil {
 			s.Fatal(err)
 		}

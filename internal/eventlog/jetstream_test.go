@@ -104,7 +104,7 @@ func TestJetStreamRecordsGoneAtTheEnd(t *testing.T) {
 		t.Errorf("State = %+v, %v, want it to end at 20", state, err)
 	}
 	for from := uint64(1); ; {
-		records, err := log.Read(t.Context(), from)
+		records, err := log.Read(t.Context(), from, eventlog.MaxReadRecords)
 		if from += uint64(len(records)); err == nil && len(records) > 0 {
 			continue
 		}
@@ -186,7 +186,7 @@ func TestJetStreamGap(t *testing.T) {
 	wantRecords(t, log, 1, "1", "2")
 	wantRecords(t, log, 5, "5", "6")
 	for _, from := range []uint64{3, 4, 7} {
-		if records, err := log.Read(t.Context(), from); !errors.Is(err, eventlog.ErrDamaged) {
+		if records, err := log.Read(t.Context(), from, eventlog.MaxReadRecords); !errors.Is(err, eventlog.ErrDamaged) {
 			t.Errorf("Read(%d) = %d records, %v, want %v", from, len(records), err, eventlog.ErrDamaged)
 		}
 	}
@@ -203,7 +203,7 @@ func TestJetStreamVanished(t *testing.T) {
 	if err := js.DeleteStream(t.Context(), "FANFARE_0"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := log.Read(t.Context(), 1); !errors.Is(err, eventlog.ErrDamaged) {
+	if _, err := log.Read(t.Context(), 1, eventlog.MaxReadRecords); !errors.Is(err, eventlog.ErrDamaged) {
 		t.Errorf("Read of a log that vanished = %v, want %v", err, eventlog.ErrDamaged)
 	}
 	if err := <-log.Append(1, []byte("b")); !errors.Is(err, eventlog.ErrUnknown) {
@@ -341,7 +341,7 @@ func BenchmarkRead(b *testing.B) {
 			b.SetBytes(32 << 20)
 			for b.Loop() {
 				for from := uint64(1); from <= n; {
-					records, err := log.Read(b.Context(), from)
+					records, err := log.Read(b.Context(), from, eventlog.MaxReadRecords)
 					if err != nil {
 						b.Fatal(err)
 					}

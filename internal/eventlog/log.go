@@ -10,6 +10,7 @@ import (
 const (
 	MaxRecordBytes = 1<<20 - 4096 // one record, in bytes
 	MaxReadBytes   = 1 << 20      // one Read, in bytes of data
+	MaxReadRecords = 512          // one Read: small records should share what it costs
 )
 
 // What can go wrong with a log. Every error a Log returns wraps one of these,
@@ -67,12 +68,12 @@ type Log interface {
 	Append(prev uint64, data []byte) <-chan error
 
 	// Read returns records from seq on, in order and without gaps: at least
-	// one if there is one, and no more than MaxReadBytes of data unless the
-	// first alone is larger. It returns nothing when from is past the end,
-	// ErrPurged when from is before the beginning, and ErrDamaged when it is
-	// neither and yet not there. It never returns a record that is not
-	// durable.
-	Read(ctx context.Context, from uint64) ([]Record, error)
+	// one if there is one, at most so many, which MaxReadRecords bounds, and no
+	// more than MaxReadBytes of data unless the first alone is larger. It
+	// returns nothing when from is past the end, ErrPurged when from is before
+	// the beginning, and ErrDamaged when it is neither and yet not there. It
+	// never returns a record that is not durable.
+	Read(ctx context.Context, from uint64, most int) ([]Record, error)
 
 	// State returns the log's bounds as the store has them now.
 	State(ctx context.Context) (State, error)

@@ -184,7 +184,7 @@ func (d *memoryData) append(a memoryAppend) error {
 	return nil
 }
 
-func (d *memoryData) read(from uint64) ([]Record, error) {
+func (d *memoryData) read(from uint64, most int) ([]Record, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if from <= d.purged {
@@ -192,7 +192,7 @@ func (d *memoryData) read(from uint64) ([]Record, error) {
 	}
 	var records []Record
 	var size int
-	for i := from - d.purged - 1; i < uint64(len(d.stored)) && len(records) < maxReadRecords; i++ {
+	for i := from - d.purged - 1; i < uint64(len(d.stored)) && len(records) < most; i++ {
 		size += len(d.stored[i])
 		if size > MaxReadBytes && len(records) > 0 {
 			break
@@ -316,11 +316,11 @@ func (r *memoryRecords) arrive(a memoryAppend) error {
 }
 
 // Read implements Log.
-func (r *memoryRecords) Read(ctx context.Context, from uint64) ([]Record, error) {
+func (r *memoryRecords) Read(ctx context.Context, from uint64, most int) ([]Record, error) {
 	if err := r.ready(ctx); err != nil {
 		return nil, err
 	}
-	return r.data.read(from)
+	return r.data.read(from, min(most, MaxReadRecords))
 }
 
 // State implements Log.

@@ -120,7 +120,7 @@ func TestMemoryCutOff(t *testing.T) {
 		memory := eventlog.NewMemory()
 		log, other := openLog(t, memory), openLog(t, memory.Peer())
 		memory.CutOff(true)
-		_, readErr := log.Read(t.Context(), 1)
+		_, readErr := log.Read(t.Context(), 1, eventlog.MaxReadRecords)
 		_, stateErr := log.State(t.Context())
 		_, _, loadErr := log.LoadSnapshot(t.Context(), math.MaxUint64)
 		_, openErr := memory.Open(t.Context(), 0)
@@ -198,7 +198,7 @@ func openLog(t testing.TB, store eventlog.Store) eventlog.Log {
 
 func wantRecords(t testing.TB, log eventlog.Log, from uint64, want ...string) {
 	t.Helper()
-	records, err := log.Read(t.Context(), from)
+	records, err := log.Read(t.Context(), from, eventlog.MaxReadRecords)
 	if err != nil {
 		t.Fatalf("Read(%d) = %v", from, err)
 	}

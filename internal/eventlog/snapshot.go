@@ -26,7 +26,7 @@ const (
 // records is what a log is made of, and so are the snapshots beside it.
 type records interface {
 	Append(prev uint64, data []byte) <-chan error
-	Read(ctx context.Context, from uint64) ([]Record, error)
+	Read(ctx context.Context, from uint64, most int) ([]Record, error)
 	State(ctx context.Context) (State, error)
 	Purge(ctx context.Context, upTo uint64) error
 	Close() error
@@ -179,7 +179,7 @@ func await(ctx context.Context, result <-chan error) error {
 func (l *partitionLog) load(ctx context.Context, r run) ([]byte, error) {
 	var data []byte
 	for at := r.first; at < r.end; {
-		chunks, err := l.snapshots.Read(ctx, at)
+		chunks, err := l.snapshots.Read(ctx, at, MaxReadRecords)
 		if err != nil {
 			return nil, err
 		}
@@ -210,7 +210,7 @@ func (l *partitionLog) runs(ctx context.Context) ([]run, error) {
 	}
 	var found []run
 	for at := state.Last; at >= state.First && at > 0; {
-		got, err := l.snapshots.Read(ctx, at)
+		got, err := l.snapshots.Read(ctx, at, 1)
 		if err != nil && !missing(err) {
 			return nil, err
 		}

@@ -81,7 +81,7 @@ func checkFolds(t *testing.T, c *sim.Cluster) {
 func foldTo(t *testing.T, log eventlog.Log, state *ledger.Ledger, sequence uint64) {
 	t.Helper()
 	for state.Sequence() < sequence {
-		records, err := log.Read(t.Context(), state.Sequence()+1)
+		records, err := log.Read(t.Context(), state.Sequence()+1, eventlog.MaxReadRecords)
 		if err != nil || len(records) == 0 {
 			t.Fatalf("reading record %d: %v", state.Sequence()+1, err)
 		}

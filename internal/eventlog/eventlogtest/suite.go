@@ -216,6 +216,11 @@ func (s *suite) readsAreBounded() {
 	if reads > 5 {
 		s.Errorf("%d reads for %d bytes", reads, n*size)
 	}
+	for _, most := range []int{1, 3, 9} {
+		if records, err := s.log.Read(s.Context(), 7, most); err != nil || len(records) != most || records[0].Seq != 7 {
+			s.Errorf("Read(7, at most %d) = %d records, %v", most, len(records), err)
+		}
+	}
 }
 
 func (s *suite) readWhileAppending() {
@@ -352,7 +357,7 @@ func (s *suite) endedContext() {
 	s.fill(s.log, 0, 2)
 	ctx, cancel := context.WithCancel(s.Context())
 	cancel()
-	if _, err := s.log.Read(ctx, 1); !errors.Is(err, context.Canceled) {
+	if _, err := s.log.Read(ctx, 1, eventlog.MaxReadRecords); !errors.Is(err, context.Canceled) {
 		s.Errorf("Read with an ended context = %v", err)
 	}
 	if err := s.log.SaveSnapshot(ctx, 1, []byte("x")); !errors.Is(err, context.Canceled) {
@@ -373,7 +378,7 @@ func (s *suite) closed() {
 		s.Errorf("append under way = %v, want nil or %v", err, eventlog.ErrClosed)
 	}
 	ctx := s.Context()
-	_, readErr := s.log.Read(ctx, 1)
+	_, readErr := s.log.Read(ctx, 1, eventlog.MaxReadRecords)
 	_, stateErr := s.log.State(ctx)
 	_, _, loadErr := s.log.LoadSnapshot(ctx, math.MaxUint64)
 	for name, err := range map[string]error{
@@ -432,7 +437,7 @@ func (s *suite) fill(log eventlog.Log, prev, n uint64) {
 
 func (s *suite) read(log eventlog.Log, from uint64) []eventlog.Record {
 	s.Helper()
-	records, err := log.Read(s.Context(), from)
+	records, err := log.Read(s.Context(), from, eventlog.MaxReadRecords)
 	if err != nil {
 		s.Fatalf("Read(%d) = %v", from, err)
 	}
@@ -455,7 +460,7 @@ func (s *suite) wantRead(log eventlog.Log, from uint64, want ...string) {
 
 func (s *suite) wantReadError(log eventlog.Log, from uint64, want error) {
 	s.Helper()
-	if records, err := log.Read(s.Context(), from); !errors.Is(err, want) {
+	if records, err := log.Read(s.Context(), from, eventlog.MaxReadRecords); !errors.Is(err, want) {
 		s.Errorf("Read(%d) = %d records, %v, want %v", from, len(records), err, want)
 	}
 }
