@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -166,6 +167,7 @@ func (anyURL) CheckURL(string) error { return nil }
 type running struct {
 	*data
 	coordinator *coordinator.Coordinator
+	leave       func() error // stops the coordinator, once
 	nats        *nats.Conn
 	events      fanfarev1.EventServiceClient
 	tenants     fanfarev1.TenantServiceClient
@@ -218,10 +220,11 @@ func (r *running) start() {
 	ctx, stop := context.WithCancel(context.WithoutCancel(r.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- r.coordinator.Run(ctx) }()
-	r.closeLater(func() error {
+	r.leave = sync.OnceValue(func() error {
 		stop()
 		return <-ended
 	})
+	r.closeLater(r.leave)
 	r.connect(onGRPC, onHTTP)
 	select {
 	case <-r.coordinator.Ready():

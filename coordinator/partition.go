@@ -20,9 +20,9 @@ const (
 	firstRetry = 100 * time.Millisecond
 	// resignTimeout bounds what is said to the cluster on the way out.
 	resignTimeout = 2 * time.Second
-	// saveTimeout bounds the snapshot with which a handover begins. The
-	// partition is served meanwhile.
-	saveTimeout = 2 * time.Second
+	// prepareTimeout bounds how long a leader that hands over waits until the
+	// next one has read the log. The partition is served meanwhile.
+	prepareTimeout = 5 * time.Second
 	// retireTimeout bounds making durable what a leader has taken before it
 	// hands over. Then what is left is answered with an error.
 	retireTimeout = time.Second
@@ -78,7 +78,8 @@ func (c *Coordinator) hold(ctx context.Context, member *cluster.Member, partitio
 	}
 }
 
-// take claims a partition and leads it, once.
+// take claims a partition and leads it, once. The log is read before, while
+// another may still lead: so little is left to do when nobody does.
 func (c *Coordinator) take(turn context.Context, member *cluster.Member, partition int) error {
 	value, err := cluster.EncodeValue(member.ID())
 	if err != nil {
@@ -89,6 +90,15 @@ func (c *Coordinator) take(turn context.Context, member *cluster.Member, partiti
 		return fmt.Errorf("opening the log: %w", err)
 	}
 	defer log.Close() //nolint:errcheck // nothing is lost by it: what counts was answered
+	leader, err := c.newLeader(partition, log)
+	if err != nil {
+		return err
+	}
+	if err := leader.Prepare(turn); err == nil {
+		defer c.tellPrepared(turn, member, partition)()
+	} else if turn.Err() == nil {
+		c.logger.Warn("reading a log in advance: it is read again", "partition", partition, "error", err)
+	}
 	claim, err := cluster.Campaign(turn, member, cluster.PartitionOwnerKey(partition), value)
 	if err != nil {
 		if turn.Err() != nil && !errors.Is(err, cluster.ErrLeaseGone) {
@@ -97,14 +107,21 @@ func (c *Coordinator) take(turn context.Context, member *cluster.Member, partiti
 		return err
 	}
 	defer c.resign(turn, claim)
-	return c.lead(turn, member, partition, leadership{log, claim})
+	return c.lead(turn, member, partition, leader, claim)
 }
 
-// leadership is what a leader needs of the world: the log, and the claim that
-// says that it should.
-type leadership struct {
-	log   eventlog.Log
-	claim cluster.Claim
+// tellPrepared tells whoever leads the partition that it need not be waited for
+// any more. What it returns takes that back.
+func (c *Coordinator) tellPrepared(ctx context.Context, member *cluster.Member, partition int) (takeBack func()) {
+	now, _ := c.view.now()
+	if owner := now.partitions[partition].owner; owner == "" || owner == member.ID() {
+		return func() {}
+	}
+	key := cluster.PreparedKey(partition, member.ID())
+	if err := c.put(ctx, member, key); err != nil && ctx.Err() == nil {
+		c.logger.Warn("telling that a partition could be led here", "partition", partition, "error", err)
+	}
+	return func() { c.letGo(ctx, key, member) }
 }
 
 func (c *Coordinator) resign(ctx context.Context, claim cluster.Claim) {
@@ -115,13 +132,11 @@ func (c *Coordinator) resign(ctx context.Context, claim cluster.Claim) {
 	}
 }
 
-// lead leads a partition until its turn ends, and hands it over then, or until
-// it no longer can.
-func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partition int, l leadership) error {
-	leader, err := lead.New(lead.Config{
+func (c *Coordinator) newLeader(partition int, log eventlog.Log) (*lead.Leader, error) {
+	return lead.New(lead.Config{
 		Partition:       partition,
-		Coordinator:     string(member.ID()),
-		Log:             l.log,
+		Coordinator:     string(c.self()),
+		Log:             log,
 		History:         c.config.History,
 		Marks:           marks{c.config.Cluster},
 		Secrets:         c.config.Secrets,
@@ -138,9 +153,11 @@ func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partiti
 		Told:            c.told,
 		AlertLink:       c.config.AlertLink,
 	})
-	if err != nil {
-		return err
-	}
+}
+
+// lead has a leader lead its partition until its turn ends, and hands it over
+// then, or until it no longer can.
+func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partition int, leader *lead.Leader, claim cluster.Claim) error {
 	leading, stop := context.WithCancel(context.WithoutCancel(turn))
 	defer stop()
 	ended := make(chan error, 1)
@@ -155,12 +172,13 @@ func (c *Coordinator) lead(turn context.Context, member *cluster.Member, partiti
 	}
 	c.setLeader(partition, leader)
 	announced := c.announce(turn, member, partition, leader)
+	var err error
 	select {
 	case err = <-c.attend(turn, member, partition, leader, ended):
 		c.setLeader(partition, nil)
 	case <-turn.Done():
 		c.retire(turn, partition, leader)
-		c.resign(turn, l.claim) // the next one may begin
+		c.resign(turn, claim) // the next one may begin
 		stop()
 		err = <-ended
 	}
@@ -233,7 +251,7 @@ func (c *Coordinator) accuse(ctx context.Context, member *cluster.Member, partit
 		c.logger.Warn("a worker does not reach the leader of a partition: others get its shards of it",
 			"partition", partition, "worker", string(id))
 		company.accused[id] = time.Now()
-		if err := c.putUnfit(ctx, member, partition, id); err != nil && ctx.Err() == nil {
+		if err := c.put(ctx, member, cluster.UnfitKey(partition, id)); err != nil && ctx.Err() == nil {
 			c.logger.Warn("telling that a worker does not reach a leader", "partition", partition, "worker", string(id), "error", err)
 		}
 	}
@@ -290,39 +308,58 @@ func (c *Coordinator) setFit(ctx context.Context, member *cluster.Member, partit
 	case fit && unfit:
 		c.letGo(ctx, cluster.UnfitKey(partition, member.ID()), member)
 	case !fit && !unfit:
-		if err := c.putUnfit(ctx, member, partition, member.ID()); err != nil && ctx.Err() == nil {
+		if err := c.put(ctx, member, cluster.UnfitKey(partition, member.ID())); err != nil && ctx.Err() == nil {
 			c.logger.Warn("telling that a partition cannot be led here", "partition", partition, "error", err)
 		}
 	}
 }
 
-// putUnfit tells the cluster, for as long as this member lives, that one cannot
-// do its part for a partition.
-func (c *Coordinator) putUnfit(ctx context.Context, member *cluster.Member, partition int, id cluster.MemberID) error {
-	value, err := cluster.EncodeValue(id)
+// put tells the cluster something by a key, which says who has told it, for as
+// long as this member lives or until it lets go of it.
+func (c *Coordinator) put(ctx context.Context, member *cluster.Member, key string) error {
+	value, err := cluster.EncodeValue(member.ID())
 	if err != nil {
 		return err
 	}
 	telling, cancel := context.WithTimeout(ctx, resignTimeout)
 	defer cancel()
-	_, _, err = c.config.Cluster.Put(telling, cluster.UnfitKey(partition, id), value, member.Lease(), 0)
+	_, _, err = c.config.Cluster.Put(telling, key, value, member.Lease(), 0)
 	return err
 }
 
 // retire ends a leadership politely: with nothing taken and not durable, and
-// little for the next leader to replay.
+// little for the next leader to do.
 func (c *Coordinator) retire(turn context.Context, partition int, leader *lead.Leader) {
 	ctx := context.WithoutCancel(turn)
 	if errors.Is(context.Cause(turn), errHandOver) {
-		saving, cancel := context.WithTimeout(ctx, saveTimeout)
-		leader.Save(saving)
-		cancel()
+		c.awaitPrepared(ctx, partition, leader)
 		c.logger.Info("handing a partition over", "partition", partition)
 	}
 	c.setLeader(partition, nil) // calls wait for the next one from here on
 	retiring, cancel := context.WithTimeout(ctx, retireTimeout)
 	defer cancel()
 	leader.Retire(retiring)
+}
+
+// awaitPrepared returns when whoever is to lead a partition next has read its
+// log, when nobody else is to, when it is no longer led here, or when that takes
+// too long.
+func (c *Coordinator) awaitPrepared(ctx context.Context, partition int, leader *lead.Leader) {
+	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
+	defer cancel()
+	for {
+		now, changed := c.view.now()
+		if chosen := now.partitions[partition].chosen; chosen == "" || chosen == c.self() || now.prepared[chosen][partition] {
+			return
+		}
+		select {
+		case <-changed:
+		case <-leader.Ended():
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // orAbort returns what ended a leadership, unless that is to end the process.

@@ -37,8 +37,9 @@ func install(t *testing.T) *data {
 	return d
 }
 
-// installKilled is install, but with NATS's files as they are when the process
-// is killed: without the index it writes when it stops.
+// installKilled is install, but with NATS's files as they are when its process
+// is killed, after the coordinator's has left: without the index it writes when
+// it stops.
 func installKilled(t *testing.T) *data {
 	t.Helper()
 	d := &data{t, t.TempDir()}
@@ -49,6 +50,7 @@ func installKilled(t *testing.T) *data {
 		for partition := range partitions {
 			r.listed(partition) // waits until the history has it all
 		}
+		r.must(r.leave())
 		killed = d.copyOf(natsDir)
 	})
 	d.putBack(natsDir, killed)

@@ -25,6 +25,7 @@ type landscape struct {
 	order      []cluster.MemberID // of members, by id
 	drains     map[cluster.MemberID]bool
 	unfit      map[cluster.MemberID]map[int]bool // of partitions: whose leader a worker does not reach, or that a coordinator cannot lead
+	prepared   map[cluster.MemberID]map[int]bool // to lead these partitions
 	partitions map[int]partition
 	shards     map[cluster.Shard]owned
 }
@@ -55,6 +56,7 @@ func read(entries []cluster.Entry) *landscape {
 		members:    make(map[cluster.MemberID]member),
 		drains:     make(map[cluster.MemberID]bool),
 		unfit:      make(map[cluster.MemberID]map[int]bool),
+		prepared:   make(map[cluster.MemberID]map[int]bool),
 		partitions: make(map[int]partition),
 		shards:     make(map[cluster.Shard]owned),
 	}
@@ -79,10 +81,10 @@ func read(entries []cluster.Entry) *landscape {
 
 func (l *landscape) readPartition(entry cluster.Entry) {
 	if number, id, ok := cluster.ParseUnfitKey(entry.Key); ok {
-		if l.unfit[id] == nil {
-			l.unfit[id] = make(map[int]bool)
-		}
-		l.unfit[id][number] = true
+		add(l.unfit, id, number)
+	}
+	if number, id, ok := cluster.ParsePreparedKey(entry.Key); ok {
+		add(l.prepared, id, number)
 	}
 	if number, ok := cluster.ParsePartitionReadyKey(entry.Key); ok {
 		if ready, err := cluster.DecodeValue[cluster.PartitionReady](entry); err == nil {
@@ -105,6 +107,13 @@ func (l *landscape) readPartition(entry cluster.Entry) {
 			l.partitions[number] = p
 		}
 	}
+}
+
+func add(to map[cluster.MemberID]map[int]bool, id cluster.MemberID, partition int) {
+	if to[id] == nil {
+		to[id] = make(map[int]bool)
+	}
+	to[id][partition] = true
 }
 
 // draining reports whether a member is to be given nothing.

@@ -542,6 +542,18 @@ func (d *Dispatch) Slot(number int) SlotState {
 	return state
 }
 
+// Holders returns the ids of the workers that have something in hand, in order.
+func (d *Dispatch) Holders() []string {
+	var ids []string
+	for _, s := range d.sessions {
+		if len(s.hands) > 0 {
+			ids = append(ids, s.worker.ID)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
 // InHand returns how many deliveries are in hands.
 func (d *Dispatch) InHand() int { return d.inHand }
 

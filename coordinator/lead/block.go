@@ -47,6 +47,8 @@ type pending struct {
 	blank bool
 	// purgeBefore, if not 0, asks for what is before this record to be given up.
 	purgeBefore uint64
+	// farewell, if not nil, ends the log for this leader.
+	farewell *linkv1.Farewell
 }
 
 // tenantTarget is the target of every change of tenants.
@@ -116,7 +118,7 @@ type block struct {
 }
 
 func (p *pending) empty() bool {
-	return p.stalled || !p.blank && p.purgeBefore == 0 && len(p.outcomes) == 0 && len(p.admits) == 0 &&
+	return p.stalled || !p.blank && p.purgeBefore == 0 && p.farewell == nil && len(p.outcomes) == 0 && len(p.admits) == 0 &&
 		(p.full || len(p.changes) == 0 && len(p.events) == 0)
 }
 
@@ -137,11 +139,11 @@ func (p *pending) seal(l *ledger.Ledger) (*block, error) {
 	if !p.full {
 		p.sealEvents(b, record, l, size)
 	}
-	record.PurgeBefore = p.purgeBefore
-	if b.blank = b.idle(record); b.blank && !p.blank && p.purgeBefore == 0 {
+	record.PurgeBefore, record.Farewell = p.purgeBefore, p.farewell
+	if b.blank = b.idle(record); b.blank && !p.blank && p.purgeBefore == 0 && p.farewell == nil {
 		return b, nil
 	}
-	p.blank, p.purgeBefore = false, 0
+	p.blank, p.purgeBefore, p.farewell = false, 0, nil
 	data, err := proto.Marshal(record)
 	if err != nil {
 		return nil, fmt.Errorf("encoding block: %w", err)
@@ -152,7 +154,8 @@ func (p *pending) seal(l *ledger.Ledger) (*block, error) {
 	return b, nil
 }
 
-// idle reports whether a record would say nothing but what may be purged.
+// idle reports whether a record would say nothing but what may be purged, and
+// farewell.
 func (b *block) idle(record *linkv1.Record) bool {
 	return len(b.changes) == 0 && len(record.GetEvents()) == 0 && len(record.GetAdmits()) == 0 && record.GetOutcomes() == nil
 }

@@ -76,13 +76,10 @@ func (f *follower) follow(ctx context.Context) error {
 		return err
 	}
 	for {
-		saved, err := f.await(ctx)
-		if err != nil {
+		if err := f.await(ctx); err != nil {
 			return err
 		}
-		if saved == nil {
-			saved = f.linger(ctx)
-		}
+		f.linger(ctx)
 		batch, changes, err := f.gather(ctx)
 		if err != nil {
 			return err
@@ -102,27 +99,18 @@ func (f *follower) follow(ctx context.Context) error {
 		if err := f.purge(ctx); err != nil && ctx.Err() == nil { // tried again behind the next records
 			f.leader.logger.Error("purging the log", "error", err)
 		}
-		if err := f.snapshot(ctx, saved != nil); err != nil {
+		if err := f.snapshot(ctx); err != nil {
 			return err
-		}
-		if saved != nil {
-			close(saved)
 		}
 	}
 }
 
-// await returns when there is more to follow, or when somebody wants a
-// snapshot, with what to close once it is saved.
-func (f *follower) await(ctx context.Context) (saved chan<- struct{}, err error) {
+// await returns when there is more to follow.
+func (f *follower) await(ctx context.Context) error {
 	for {
 		risen := f.leader.recent.committed.at(f.state.Sequence() + 1)
 		if risen == nil {
-			select {
-			case done := <-f.leader.saving:
-				return done, nil
-			default:
-				return nil, nil
-			}
+			return nil
 		}
 		look := time.NewTimer(f.lookout.waits(f.state))
 		select {
@@ -130,36 +118,29 @@ func (f *follower) await(ctx context.Context) (saved chan<- struct{}, err error)
 			look.Stop()
 		case <-look.C:
 			f.lookout.judge(f.state)
-		case done := <-f.leader.saving:
-			look.Stop()
-			return done, nil
 		case <-f.leader.ended:
 			look.Stop()
-			return nil, ErrNotLeading
+			return ErrNotLeading
 		case <-ctx.Done():
 			look.Stop()
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
 
-// linger lets records gather, unless somebody waits for what there is. It
-// returns what await does.
-func (f *follower) linger(ctx context.Context) (saved chan<- struct{}) {
+// linger lets records gather, unless somebody waits for what there is.
+func (f *follower) linger(ctx context.Context) {
 	if f.full || f.leader.isShort.Load() || len(f.leader.watch.interested()) > 0 {
-		return nil
+		return
 	}
 	timer := time.NewTimer(followLinger)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-f.leader.hurry:
-	case saved := <-f.leader.saving:
-		return saved
 	case <-f.leader.ended:
 	case <-ctx.Done():
 	}
-	return nil
 }
 
 // write writes the history, unless the disk that both are on is needed for
@@ -374,8 +355,8 @@ func attemptOf(change ledger.DeliveryChange) *fanfarev1.Attempt {
 // snapshot saves the state if it is time to, and gives up what neither the
 // ledger nor a snapshot needs any more. It may fail: the next one will do. It
 // returns ErrSilent, or nil. now: if there is anything to save it is time to.
-func (f *follower) snapshot(ctx context.Context, now bool) error {
-	if f.unsaved < f.leader.config.SnapshotBytes && (f.unsaved == 0 || !now && time.Since(f.savedAt) < f.leader.snapshotInterval()) {
+func (f *follower) snapshot(ctx context.Context) error {
+	if f.unsaved < f.leader.config.SnapshotBytes && (f.unsaved == 0 || time.Since(f.savedAt) < f.leader.snapshotInterval()) {
 		return nil
 	}
 	f.savedAt = time.Now()

@@ -144,10 +144,12 @@ type Leader struct {
 	stopped chan struct{}       // closed by Run when the loop takes no more inputs
 	ended   chan struct{}       // closed by Run when it no longer leads
 	replays chan struct{}       // capacity 1: a replay has changed
-	saving  chan chan struct{}  // to the follower: save a snapshot now, and close the channel
 	hurry   chan struct{}       // capacity 1; to the follower: somebody waits for what it gathers
 	spaceFlags
 	pendingBytes atomic.Int64 // taken of pending
+
+	prepared *ledger.Ledger   // what Prepare has read; nil: nothing
+	farewell *linkv1.Farewell // of the record before the fence; nil: it has none
 
 	epoch    uint64   // set before ready is closed
 	followed position // of the follower
@@ -178,7 +180,6 @@ func New(config Config) (*Leader, error) {
 		stopped: make(chan struct{}),
 		ended:   make(chan struct{}),
 		replays: make(chan struct{}, 1),
-		saving:  make(chan chan struct{}),
 		hurry:   make(chan struct{}, 1),
 
 		alerting: alerts,
@@ -224,25 +225,6 @@ func (l *Leader) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// Save has a snapshot saved of all that is committed by now, so that the next
-// leader has little to replay. It returns when that is done, has failed, or ctx
-// has ended: the next leader then has more to replay.
-func (l *Leader) Save(ctx context.Context) {
-	done := make(chan struct{})
-	select {
-	case l.saving <- done:
-	case <-l.ended:
-		return
-	case <-ctx.Done():
-		return
-	}
-	select {
-	case <-done:
-	case <-l.ended:
-	case <-ctx.Done():
-	}
 }
 
 // Retire has the leader take no more, make durable what it has taken, and end,

@@ -28,10 +28,6 @@ const (
 	// catchUpInterval is how often the loop looks for subscriptions behind
 	// that have room again.
 	catchUpInterval = 100 * time.Millisecond
-	// presume is how long a new leader leaves what was owed before it to
-	// workers that may have it in hand: those of slots that are another's by
-	// now say so when they attach, which may be after the other has.
-	presume = 500 * time.Millisecond
 )
 
 // loop is the goroutine that owns a partition: every field is its own.
@@ -53,7 +49,9 @@ type loop struct {
 	room     room
 	traces   *traces
 	open     breakers
+	gate     gate
 	retiring bool // nothing more is taken; what was is made durable
+	parted   bool // the last record was made
 }
 
 // resolution is what became of the block in flight.
@@ -72,14 +70,16 @@ func newLoop(l *Leader, state *ledger.Ledger) *loop {
 		room:     room{written: state.Sequence()},
 		traces:   newTraces(l.config),
 	}
-	earliest := time.Now().Add(presume).UnixMilli()
+	if state.Outstanding() > 0 {
+		loop.gate = newGate(l.farewell, time.Now())
+	}
 	for _, s := range state.Subscriptions() {
 		loop.dispatch.Put(s.Number)
 		loop.setPace(s)
 		loop.configure(s)
 		for o := range s.Outstanding() {
 			delivery := ledger.Delivery{Subscription: s.Number, Position: o.Position}
-			loop.dispatch.OweInLane(delivery, s.Lane(o.Position), o.Attempts, max(earliest, o.Next.UnixMilli()))
+			loop.dispatch.OweInLane(delivery, s.Lane(o.Position), o.Attempts, o.Next.UnixMilli())
 		}
 	}
 	for _, id := range state.Tenants() {
@@ -130,7 +130,12 @@ func (l *loop) run(ctx context.Context) error {
 			return err
 		}
 		if l.retiring && l.flight == nil && l.pending.empty() {
-			return errRetired
+			if l.parted {
+				return errRetired
+			}
+			l.parted = true
+			l.pending.farewell = &linkv1.Farewell{Workers: l.dispatch.Holders()}
+			continue
 		}
 		more := l.send()
 		l.setWake(wake, more)
@@ -300,7 +305,7 @@ func (l *loop) setWake(wake *time.Timer, now bool) {
 		return
 	}
 	if at, ok := l.dispatch.Wake(); ok && !l.retiring {
-		wake.Reset(max(0, time.Until(time.UnixMilli(at))))
+		wake.Reset(max(0, time.Until(time.UnixMilli(at)), time.Until(l.gate.opens)))
 		return
 	}
 	wake.Reset(time.Hour)
@@ -323,8 +328,8 @@ func (l *loop) lookBehind(ticker *time.Ticker) {
 
 // send hands out what is due, and reports whether there may be more.
 func (l *loop) send() (more bool) {
-	if l.retiring {
-		return false // the next leader does
+	if l.retiring || time.Now().Before(l.gate.opens) {
+		return false // the next leader does, or the next turn
 	}
 	now, sent := time.Now().UnixMilli(), 0
 	for sent < sendsPerTurn {

@@ -312,6 +312,7 @@ func (l *loop) attach(s *session, credit dispatch.Credit, inHand []*linkv1.Deliv
 	l.sessions[s.id] = s
 	l.dispatch.Attach(s.id, s.worker, credit)
 	l.dispatch.Keep(s.id, deliveriesOf(inHand))
+	l.gate.heard(s.worker.ID, time.Now())
 	l.leader.logger.Info("worker attached", "worker", s.worker.ID, "session", s.id)
 	s.putResponse(&linkv1.AttachResponse{Message: &linkv1.AttachResponse_Welcome{Welcome: &linkv1.Welcome{
 		Epoch:             l.ledger.Epoch(),

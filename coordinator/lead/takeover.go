@@ -31,20 +31,41 @@ func Halts(err error) bool {
 	return false
 }
 
+// Prepare reads the log while another leader may still write it, so that Run
+// has only the rest to read. If that fails, Run reads all of it, and then it is
+// known what is wrong. It must not be called once Run is.
+func (l *Leader) Prepare(ctx context.Context) error {
+	state, _, err := l.read(ctx, nil)
+	if err != nil {
+		l.forget()
+		return err
+	}
+	l.prepared = state
+	return nil
+}
+
+// forget lets go of what was read in advance.
+func (l *Leader) forget() {
+	l.prepared, l.farewell, l.recent = nil, nil, newRecent(l.config.RecentBytes)
+}
+
 // takeOver replays the log and fences it.
 func (l *Leader) takeOver(ctx context.Context) (*ledger.Ledger, error) {
-	state, first, err := l.restore(ctx)
+	state, first, err := l.read(ctx, l.prepared)
+	if err != nil && l.prepared != nil && ctx.Err() == nil {
+		l.logger.Warn("what was read of the log in advance cannot be gone on from: it is read again", "error", err)
+		l.forget()
+		state, first, err = l.read(ctx, nil)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := l.replay(ctx, state); err != nil {
-		return nil, err
-	}
+	l.prepared = nil
 	if floor := state.Floor(); first > floor {
 		return nil, fmt.Errorf("%w: it begins at record %d, events of record %d are owed", ErrRegressed, first, floor)
 	}
 	for {
-		prev := state.Sequence()
+		prev, farewell := state.Sequence(), l.farewell
 		fence, err := l.fence(state)
 		if err != nil {
 			return nil, err
@@ -59,6 +80,7 @@ func (l *Leader) takeOver(ctx context.Context) (*ledger.Ledger, error) {
 		hash := sha256.Sum256(fence)
 		switch {
 		case bytes.Equal(state.Hash(), hash[:]):
+			l.farewell = farewell
 			return state, nil
 		case state.Sequence() == prev:
 			return nil, fmt.Errorf("%w: it no longer ends at record %d", ErrRegressed, prev)
@@ -98,10 +120,20 @@ func (l *Leader) appendFence(ctx context.Context, prev uint64, fence []byte) err
 	return err
 }
 
-// restore returns the ledger of the newest snapshot, and the first record of
-// the log, after checking the log against all that is known of it. What is
-// known is read before the log: the old leader may still write.
-func (l *Leader) restore(ctx context.Context) (state *ledger.Ledger, first uint64, err error) {
+// read returns the ledger that the log makes, from the one of some of it, and
+// the first record of the log.
+func (l *Leader) read(ctx context.Context, state *ledger.Ledger) (_ *ledger.Ledger, first uint64, err error) {
+	if state, first, err = l.restore(ctx, state); err != nil {
+		return nil, 0, err
+	}
+	return state, first, l.replay(ctx, state)
+}
+
+// restore returns the ledger to go on from, which is that of the newest
+// snapshot unless there is one, and the first record of the log, after checking
+// the log against all that is known of it. What is known is read before the
+// log: the old leader may still write.
+func (l *Leader) restore(ctx context.Context, known *ledger.Ledger) (state *ledger.Ledger, first uint64, err error) {
 	position, err := l.config.History.Position(ctx, l.config.Partition)
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading the history's position: %w", err)
@@ -110,15 +142,17 @@ func (l *Leader) restore(ctx context.Context) (state *ledger.Ledger, first uint6
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading the log's mark: %w", err)
 	}
-	if state, err = restore(ctx, l.config.Log, math.MaxUint64); err != nil {
-		return nil, 0, err
+	if state = known; state == nil {
+		if state, err = restore(ctx, l.config.Log, math.MaxUint64); err != nil {
+			return nil, 0, err
+		}
 	}
 	bounds, err := l.config.Log.State(ctx)
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading the log's bounds: %w", err)
 	}
-	if known := max(position, mark.Sequence, state.Sequence()); bounds.Last < known {
-		return nil, 0, fmt.Errorf("%w: it ends at record %d, record %d was written", ErrRegressed, bounds.Last, known)
+	if written := max(position, mark.Sequence, state.Sequence()); bounds.Last < written {
+		return nil, 0, fmt.Errorf("%w: it ends at record %d, record %d was written", ErrRegressed, bounds.Last, written)
 	}
 	if next := state.Sequence() + 1; bounds.First > next {
 		return nil, 0, fmt.Errorf("%w: it begins at record %d, record %d is needed", ErrRegressed, bounds.First, next)
@@ -219,6 +253,7 @@ func (l *Leader) replay(ctx context.Context, state *ledger.Ledger) error {
 				return fmt.Errorf("replaying the log: %w", err)
 			}
 			l.recent.put(c)
+			l.farewell = c.record.GetFarewell()
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -250,6 +251,116 @@ func TestTakeOver(t *testing.T) {
 			})
 		}
 		s.checkFences(3)
+	})
+}
+
+// What a leader reads in advance is where it goes on from, whatever the old
+// leader does meanwhile.
+func TestPrepare(t *testing.T) {
+	for name, meanwhile := range map[string]func(*site, *Leader){
+		"nothing":                      func(*site, *Leader) {},
+		"the old one goes on writing":  func(s *site, old *Leader) { s.publish(old, "order.c", "order.d") },
+		"the old one saves a snapshot": func(s *site, _ *Leader) { s.saveSnapshot(func(*ledger.Ledger) {}) },
+		"what comes next is purged": func(s *site, old *Leader) {
+			s.publish(old, "order.c", "order.d")
+			s.saveSnapshot(func(*ledger.Ledger) {})
+			if err := s.log.Purge(s.Context(), 4); err != nil {
+				s.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t)
+				old := s.leader(s.open(s.logs))
+				endOld := s.run(old)
+				s.publish(old, "order.a", "order.b")
+				next := s.leader(s.open(s.logs))
+				if err := next.Prepare(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				meanwhile(s, old)
+				end := s.run(next)
+				if err := s.tryPublish(old, "order.late"); !errors.Is(err, ErrNotLeading) {
+					t.Errorf("publishing to the old leader: %v, want %v", err, ErrNotLeading)
+				}
+				s.publish(next, "order.e")
+				if err := endOld(); !errors.Is(err, ErrFenced) {
+					t.Errorf("the old leader ended with %v, want %v", err, ErrFenced)
+				}
+				if err := end(); err != nil {
+					t.Error(err)
+				}
+				state, err := restore(t.Context(), s.log, math.MaxUint64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, c := range s.records() { // its chain is whole
+					if c.sequence > state.Sequence() {
+						if _, err := state.Fold(c.sequence, c.hash, c.record); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				if state.Epoch() != 2 {
+					t.Errorf("epoch %d, want 2", state.Epoch())
+				}
+			})
+		})
+	}
+}
+
+// A log that cannot be read in advance is what it is when it is taken over.
+func TestPrepareInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.lead(func(l *Leader) { s.publish(l, "order.a", "order.b") })
+		log := &tampered{Log: s.open(s.logs)}
+		log.tell(flip(2))
+		l := s.leader(log)
+		if err := l.Prepare(t.Context()); !Halts(err) {
+			t.Errorf("reading a record that is not what was written: %v", err)
+		}
+		log.tell(func(records []eventlog.Record) ([]eventlog.Record, error) { return records, nil })
+		if err := s.run(l)(); err != nil {
+			t.Error(err)
+		}
+		s.checkFences(2)
+	})
+}
+
+// A leader that retires says who has something in hand, and the next one hears
+// it.
+func TestFarewell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		l := s.leader(s.open(s.logs))
+		end := s.run(l)
+		s.publish(l, "order.a")
+		l.Retire(t.Context())
+		if err := end(); err != nil {
+			t.Error(err)
+		}
+		all := s.records()
+		if last := all[len(all)-1].record; last.GetFarewell() == nil || len(last.GetFarewell().GetWorkers()) > 0 {
+			t.Errorf("the last record is %v, want a farewell that names nobody", last)
+		}
+		next := s.leader(s.open(s.logs))
+		end = s.run(next)
+		if next.farewell == nil {
+			t.Error("the next leader has not heard it")
+		}
+		if err := end(); err != nil {
+			t.Error(err)
+		}
+		another := s.leader(s.open(s.logs)) // the one before it was ended, and has said nothing
+		end = s.run(another)
+		if another.farewell != nil {
+			t.Errorf("the one after it has heard %v", another.farewell)
+		}
+		if err := end(); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

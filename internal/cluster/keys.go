@@ -17,6 +17,7 @@ import (
 //	partitions/<p>/known      PartitionKnown on no lease
 //	partitions/<p>/chosen     MemberID       on the lease of the coordinator that should lead it
 //	unfit/<p>/<id>            MemberID       on the lease of a coordinator that cannot lead it just now
+//	prepared/<p>/<id>         MemberID       on the lease of a coordinator that has read the log, while another leads
 //	shards/<p>/<slot>         MemberID       on the worker's lease
 //	assigner                  MemberID       on the assigner's lease
 //	drains/<id>               MemberID       on no lease, while the member is to have nothing
@@ -32,6 +33,9 @@ const (
 	// UnfitPrefix is what the keys begin with under which coordinators say
 	// which partitions they cannot lead, and which workers do not reach them.
 	UnfitPrefix = "unfit/"
+	// PreparedPrefix is what the keys begin with under which coordinators say
+	// which partitions they could lead at once.
+	PreparedPrefix = "prepared/"
 	// DrainsPrefix is what the keys of members begin with that are to be
 	// given nothing.
 	DrainsPrefix = "drains/"
@@ -135,6 +139,12 @@ func UnfitKey(partition int, id MemberID) string {
 	return UnfitPrefix + strconv.Itoa(partition) + "/" + string(id)
 }
 
+// PreparedKey is there while a coordinator that is to lead a partition has read
+// its log and waits until it may.
+func PreparedKey(partition int, id MemberID) string {
+	return PreparedPrefix + strconv.Itoa(partition) + "/" + string(id)
+}
+
 // DrainKey is there while a member is to be given nothing.
 func DrainKey(id MemberID) string {
 	return DrainsPrefix + string(id)
@@ -173,10 +183,12 @@ func ParsePartitionChosenKey(key string) (partition int, ok bool) {
 
 // ParseUnfitKey is the inverse of UnfitKey.
 func ParseUnfitKey(key string) (partition int, id MemberID, ok bool) {
-	rest, found := strings.CutPrefix(key, UnfitPrefix)
-	number, name, split := strings.Cut(rest, "/")
-	partition, numeric := parseNumber(number)
-	return partition, MemberID(name), found && split && numeric && name != "" && !strings.Contains(name, "/")
+	return parseMemberOf(key, UnfitPrefix)
+}
+
+// ParsePreparedKey is the inverse of PreparedKey.
+func ParsePreparedKey(key string) (partition int, id MemberID, ok bool) {
+	return parseMemberOf(key, PreparedPrefix)
 }
 
 // ParseDrainKey is the inverse of DrainKey.
@@ -202,6 +214,13 @@ func parsePartition(key, suffix string) (int, bool) {
 	number, hasSuffix := strings.CutSuffix(rest, suffix)
 	partition, ok := parseNumber(number)
 	return partition, ok && hasPrefix && hasSuffix
+}
+
+func parseMemberOf(key, prefix string) (partition int, id MemberID, ok bool) {
+	rest, found := strings.CutPrefix(key, prefix)
+	number, name, split := strings.Cut(rest, "/")
+	partition, numeric := parseNumber(number)
+	return partition, MemberID(name), found && split && numeric && name != "" && !strings.Contains(name, "/")
 }
 
 // parseNumber reads a number as the keys spell it, and no other spelling.

@@ -22,6 +22,9 @@ func TestKeysParseBack(t *testing.T) {
 		if got, id, ok := cluster.ParseUnfitKey(cluster.UnfitKey(n, "c-1")); !ok || got != n || id != "c-1" {
 			t.Errorf("unfit key of partition %d parsed as %d, %q, %t", n, got, id, ok)
 		}
+		if got, id, ok := cluster.ParsePreparedKey(cluster.PreparedKey(n, "c-1")); !ok || got != n || id != "c-1" {
+			t.Errorf("prepared key of partition %d parsed as %d, %q, %t", n, got, id, ok)
+		}
 		shard := cluster.Shard{Partition: n, Slot: n + 1}
 		if got, ok := cluster.ParseShardKey(cluster.ShardKey(shard)); !ok || got != shard {
 			t.Errorf("key of shard %s parsed as %s, %t", shard, got, ok)
@@ -41,13 +44,16 @@ func TestKeysRefuseOtherSpellings(t *testing.T) {
 		"", "assigner", "members", "members/", "members/a/b",
 		"shards/1", "shards/1/", "shards//1", "shards/1/2/3", "shards/01/2", "shards/1/-2", "shards/+1/2", "shards/1/2x", "1/2",
 		"partitions/1", "partitions//owner", "partitions/01/owner", "partitions/-1/ready", "partitions/1/owner/", "1/owner", "partitions/1/other",
-		"drains", "drains/", "drains/a/b", "unfit/1", "unfit/1/", "unfit//a", "unfit/01/a", "unfit/-1/a", "unfit/1/a/b",
+		"drains", "drains/", "drains/a/b", "prepared/1", "prepared/1/", "prepared//a", "prepared/01/a", "prepared/1/a/b", "unfit/1", "unfit/1/", "unfit//a", "unfit/01/a", "unfit/-1/a", "unfit/1/a/b",
 	} {
 		if got, ok := cluster.ParseDrainKey(key); ok {
 			t.Errorf("%q parsed as a drain of %q", key, got)
 		}
 		if got, id, ok := cluster.ParseUnfitKey(key); ok {
 			t.Errorf("%q parsed as unfit of %q for %d", key, id, got)
+		}
+		if got, id, ok := cluster.ParsePreparedKey(key); ok {
+			t.Errorf("%q parsed as prepared of %q for %d", key, id, got)
 		}
 		if got, ok := cluster.ParseMemberKey(key); ok {
 			t.Errorf("%q parsed as member %q", key, got)

@@ -128,7 +128,7 @@ func (x Control_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Control_Action.Descriptor instead.
 func (Control_Action) EnumDescriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{3, 0}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{4, 0}
 }
 
 // Record is one entry of a partition's log: all that the leader gathered
@@ -162,8 +162,10 @@ type Record struct {
 	// is owed once this record is folded; none of them is made owed again. The
 	// log is purged only of what a record in it has given up like this, so that
 	// a leader that was overtaken cannot purge what its successor needs.
-	PurgeBefore   uint64         `protobuf:"varint,14,opt,name=purge_before,json=purgeBefore,proto3" json:"purge_before,omitempty"`
-	Alerts        []*AlertChange `protobuf:"bytes,20,rep,name=alerts,proto3" json:"alerts,omitempty"`
+	PurgeBefore uint64         `protobuf:"varint,14,opt,name=purge_before,json=purgeBefore,proto3" json:"purge_before,omitempty"`
+	Alerts      []*AlertChange `protobuf:"bytes,20,rep,name=alerts,proto3" json:"alerts,omitempty"`
+	// If set: its leader hands over, and writes nothing after this record.
+	Farewell      *Farewell `protobuf:"bytes,21,opt,name=farewell,proto3" json:"farewell,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -303,6 +305,60 @@ func (x *Record) GetAlerts() []*AlertChange {
 	return nil
 }
 
+func (x *Record) GetFarewell() *Farewell {
+	if x != nil {
+		return x.Farewell
+	}
+	return nil
+}
+
+// Farewell says what the next leader cannot know. It folds into nothing.
+type Farewell struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ids of the workers that may have deliveries of the partition in hand, and
+	// say which once they are attached: nobody else has any.
+	Workers       []string `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Farewell) Reset() {
+	*x = Farewell{}
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Farewell) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Farewell) ProtoMessage() {}
+
+func (x *Farewell) ProtoReflect() protoreflect.Message {
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Farewell.ProtoReflect.Descriptor instead.
+func (*Farewell) Descriptor() ([]byte, []int) {
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Farewell) GetWorkers() []string {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
 // Fence begins an epoch: no record of an older epoch may follow. It carries
 // what all leaders of the epoch fold by.
 type Fence struct {
@@ -317,7 +373,7 @@ type Fence struct {
 
 func (x *Fence) Reset() {
 	*x = Fence{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[1]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -329,7 +385,7 @@ func (x *Fence) String() string {
 func (*Fence) ProtoMessage() {}
 
 func (x *Fence) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[1]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -342,7 +398,7 @@ func (x *Fence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fence.ProtoReflect.Descriptor instead.
 func (*Fence) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{1}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Fence) GetCoordinator() string {
@@ -394,7 +450,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[2]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +462,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[2]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +475,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{2}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Limits) GetOutstandingHealthy() uint32 {
@@ -503,7 +559,7 @@ type Control struct {
 
 func (x *Control) Reset() {
 	*x = Control{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[3]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +571,7 @@ func (x *Control) String() string {
 func (*Control) ProtoMessage() {}
 
 func (x *Control) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[3]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +584,7 @@ func (x *Control) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Control.ProtoReflect.Descriptor instead.
 func (*Control) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{3}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Control) GetSubscription() uint64 {
@@ -559,7 +615,7 @@ type Readmit struct {
 
 func (x *Readmit) Reset() {
 	*x = Readmit{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[4]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +627,7 @@ func (x *Readmit) String() string {
 func (*Readmit) ProtoMessage() {}
 
 func (x *Readmit) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[4]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +640,7 @@ func (x *Readmit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readmit.ProtoReflect.Descriptor instead.
 func (*Readmit) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{4}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Readmit) GetSubscription() uint64 {
@@ -627,7 +683,7 @@ type ReplayChange struct {
 
 func (x *ReplayChange) Reset() {
 	*x = ReplayChange{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[5]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +695,7 @@ func (x *ReplayChange) String() string {
 func (*ReplayChange) ProtoMessage() {}
 
 func (x *ReplayChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[5]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +708,7 @@ func (x *ReplayChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayChange.ProtoReflect.Descriptor instead.
 func (*ReplayChange) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{5}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReplayChange) GetId() string {
@@ -690,7 +746,7 @@ type StoredReplay struct {
 
 func (x *StoredReplay) Reset() {
 	*x = StoredReplay{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[6]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +758,7 @@ func (x *StoredReplay) String() string {
 func (*StoredReplay) ProtoMessage() {}
 
 func (x *StoredReplay) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[6]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +771,7 @@ func (x *StoredReplay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredReplay.ProtoReflect.Descriptor instead.
 func (*StoredReplay) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{6}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StoredReplay) GetTenant() string {
@@ -782,7 +838,7 @@ type ReplayLag struct {
 
 func (x *ReplayLag) Reset() {
 	*x = ReplayLag{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[7]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +850,7 @@ func (x *ReplayLag) String() string {
 func (*ReplayLag) ProtoMessage() {}
 
 func (x *ReplayLag) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[7]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +863,7 @@ func (x *ReplayLag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayLag.ProtoReflect.Descriptor instead.
 func (*ReplayLag) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReplayLag) GetSubscription() uint64 {
@@ -853,7 +909,7 @@ type AlertChange struct {
 
 func (x *AlertChange) Reset() {
 	*x = AlertChange{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +921,7 @@ func (x *AlertChange) String() string {
 func (*AlertChange) ProtoMessage() {}
 
 func (x *AlertChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[8]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +934,7 @@ func (x *AlertChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlertChange.ProtoReflect.Descriptor instead.
 func (*AlertChange) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AlertChange) GetId() string {
@@ -919,7 +975,7 @@ type StoredAlert struct {
 
 func (x *StoredAlert) Reset() {
 	*x = StoredAlert{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +987,7 @@ func (x *StoredAlert) String() string {
 func (*StoredAlert) ProtoMessage() {}
 
 func (x *StoredAlert) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[9]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1000,7 @@ func (x *StoredAlert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAlert.ProtoReflect.Descriptor instead.
 func (*StoredAlert) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StoredAlert) GetTenant() string {
@@ -987,7 +1043,7 @@ type TenantChange struct {
 
 func (x *TenantChange) Reset() {
 	*x = TenantChange{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1055,7 @@ func (x *TenantChange) String() string {
 func (*TenantChange) ProtoMessage() {}
 
 func (x *TenantChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[10]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1068,7 @@ func (x *TenantChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TenantChange.ProtoReflect.Descriptor instead.
 func (*TenantChange) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TenantChange) GetId() string {
@@ -1042,7 +1098,7 @@ type SubscriptionChange struct {
 
 func (x *SubscriptionChange) Reset() {
 	*x = SubscriptionChange{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1110,7 @@ func (x *SubscriptionChange) String() string {
 func (*SubscriptionChange) ProtoMessage() {}
 
 func (x *SubscriptionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[11]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1123,7 @@ func (x *SubscriptionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionChange.ProtoReflect.Descriptor instead.
 func (*SubscriptionChange) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SubscriptionChange) GetNumber() uint64 {
@@ -1107,7 +1163,7 @@ type StoredSubscription struct {
 
 func (x *StoredSubscription) Reset() {
 	*x = StoredSubscription{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1175,7 @@ func (x *StoredSubscription) String() string {
 func (*StoredSubscription) ProtoMessage() {}
 
 func (x *StoredSubscription) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[12]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1188,7 @@ func (x *StoredSubscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSubscription.ProtoReflect.Descriptor instead.
 func (*StoredSubscription) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StoredSubscription) GetTenant() string {
@@ -1210,7 +1266,7 @@ type Outcomes struct {
 
 func (x *Outcomes) Reset() {
 	*x = Outcomes{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1278,7 @@ func (x *Outcomes) String() string {
 func (*Outcomes) ProtoMessage() {}
 
 func (x *Outcomes) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[13]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1291,7 @@ func (x *Outcomes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcomes.ProtoReflect.Descriptor instead.
 func (*Outcomes) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Outcomes) GetSubscriptions() []uint64 {
@@ -1334,7 +1390,7 @@ type OutcomeDetail struct {
 
 func (x *OutcomeDetail) Reset() {
 	*x = OutcomeDetail{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1402,7 @@ func (x *OutcomeDetail) String() string {
 func (*OutcomeDetail) ProtoMessage() {}
 
 func (x *OutcomeDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[14]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1415,7 @@ func (x *OutcomeDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeDetail.ProtoReflect.Descriptor instead.
 func (*OutcomeDetail) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *OutcomeDetail) GetOutcome() uint32 {
@@ -1426,7 +1482,7 @@ type Admit struct {
 
 func (x *Admit) Reset() {
 	*x = Admit{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1494,7 @@ func (x *Admit) String() string {
 func (*Admit) ProtoMessage() {}
 
 func (x *Admit) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[15]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1507,7 @@ func (x *Admit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admit.ProtoReflect.Descriptor instead.
 func (*Admit) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Admit) GetSubscription() uint64 {
@@ -1518,7 +1574,7 @@ type LoggedEvent struct {
 
 func (x *LoggedEvent) Reset() {
 	*x = LoggedEvent{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1586,7 @@ func (x *LoggedEvent) String() string {
 func (*LoggedEvent) ProtoMessage() {}
 
 func (x *LoggedEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[16]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1599,7 @@ func (x *LoggedEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoggedEvent.ProtoReflect.Descriptor instead.
 func (*LoggedEvent) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LoggedEvent) GetTenant() string {
@@ -1628,7 +1684,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +1696,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[17]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +1709,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Snapshot) GetSequence() uint64 {
@@ -1819,7 +1875,7 @@ type SubscriptionState struct {
 
 func (x *SubscriptionState) Reset() {
 	*x = SubscriptionState{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[18]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +1887,7 @@ func (x *SubscriptionState) String() string {
 func (*SubscriptionState) ProtoMessage() {}
 
 func (x *SubscriptionState) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[18]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +1900,7 @@ func (x *SubscriptionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscriptionState.ProtoReflect.Descriptor instead.
 func (*SubscriptionState) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SubscriptionState) GetNumber() uint64 {
@@ -2005,7 +2061,7 @@ type Breaker struct {
 
 func (x *Breaker) Reset() {
 	*x = Breaker{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[19]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2073,7 @@ func (x *Breaker) String() string {
 func (*Breaker) ProtoMessage() {}
 
 func (x *Breaker) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[19]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2086,7 @@ func (x *Breaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Breaker.ProtoReflect.Descriptor instead.
 func (*Breaker) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Breaker) GetFailures() uint64 {
@@ -2087,7 +2143,7 @@ type Era struct {
 
 func (x *Era) Reset() {
 	*x = Era{}
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[20]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2155,7 @@ func (x *Era) String() string {
 func (*Era) ProtoMessage() {}
 
 func (x *Era) ProtoReflect() protoreflect.Message {
-	mi := &file_fanfare_link_v1_log_proto_msgTypes[20]
+	mi := &file_fanfare_link_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2168,7 @@ func (x *Era) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Era.ProtoReflect.Descriptor instead.
 func (*Era) Descriptor() ([]byte, []int) {
-	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_fanfare_link_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Era) GetUntilSequence() uint64 {
@@ -2133,7 +2189,7 @@ var File_fanfare_link_v1_log_proto protoreflect.FileDescriptor
 
 const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x19fanfare/link/v1/log.proto\x12\x0ffanfare.link.v1\x1a\x1efanfare/v1/alert_service.proto\x1a!fanfare/v1/delivery_service.proto\x1a%fanfare/v1/subscription_service.proto\x1a\x1ffanfare/v1/tenant_service.proto\"\xd7\x05\n" +
+	"\x19fanfare/link/v1/log.proto\x12\x0ffanfare.link.v1\x1a\x1efanfare/v1/alert_service.proto\x1a!fanfare/v1/delivery_service.proto\x1a%fanfare/v1/subscription_service.proto\x1a\x1ffanfare/v1/tenant_service.proto\"\x8e\x06\n" +
 	"\x06Record\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12#\n" +
 	"\rprevious_hash\x18\x02 \x01(\fR\fpreviousHash\x12 \n" +
@@ -2151,7 +2207,10 @@ const file_fanfare_link_v1_log_proto_rawDesc = "" +
 	"\breadmits\x18\f \x03(\v2\x18.fanfare.link.v1.ReadmitR\breadmits\x127\n" +
 	"\areplays\x18\r \x03(\v2\x1d.fanfare.link.v1.ReplayChangeR\areplays\x12!\n" +
 	"\fpurge_before\x18\x0e \x01(\x04R\vpurgeBefore\x124\n" +
-	"\x06alerts\x18\x14 \x03(\v2\x1c.fanfare.link.v1.AlertChangeR\x06alerts\"}\n" +
+	"\x06alerts\x18\x14 \x03(\v2\x1c.fanfare.link.v1.AlertChangeR\x06alerts\x125\n" +
+	"\bfarewell\x18\x15 \x01(\v2\x19.fanfare.link.v1.FarewellR\bfarewell\"$\n" +
+	"\bFarewell\x12\x18\n" +
+	"\aworkers\x18\x01 \x03(\tR\aworkers\"}\n" +
 	"\x05Fence\x12 \n" +
 	"\vcoordinator\x18\x01 \x01(\tR\vcoordinator\x12!\n" +
 	"\ffold_version\x18\x02 \x01(\rR\vfoldVersion\x12/\n" +
@@ -2338,72 +2397,74 @@ func file_fanfare_link_v1_log_proto_rawDescGZIP() []byte {
 }
 
 var file_fanfare_link_v1_log_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_fanfare_link_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_fanfare_link_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_fanfare_link_v1_log_proto_goTypes = []any{
 	(SubscriptionMode)(0),      // 0: fanfare.link.v1.SubscriptionMode
 	(Control_Action)(0),        // 1: fanfare.link.v1.Control.Action
 	(*Record)(nil),             // 2: fanfare.link.v1.Record
-	(*Fence)(nil),              // 3: fanfare.link.v1.Fence
-	(*Limits)(nil),             // 4: fanfare.link.v1.Limits
-	(*Control)(nil),            // 5: fanfare.link.v1.Control
-	(*Readmit)(nil),            // 6: fanfare.link.v1.Readmit
-	(*ReplayChange)(nil),       // 7: fanfare.link.v1.ReplayChange
-	(*StoredReplay)(nil),       // 8: fanfare.link.v1.StoredReplay
-	(*ReplayLag)(nil),          // 9: fanfare.link.v1.ReplayLag
-	(*AlertChange)(nil),        // 10: fanfare.link.v1.AlertChange
-	(*StoredAlert)(nil),        // 11: fanfare.link.v1.StoredAlert
-	(*TenantChange)(nil),       // 12: fanfare.link.v1.TenantChange
-	(*SubscriptionChange)(nil), // 13: fanfare.link.v1.SubscriptionChange
-	(*StoredSubscription)(nil), // 14: fanfare.link.v1.StoredSubscription
-	(*Outcomes)(nil),           // 15: fanfare.link.v1.Outcomes
-	(*OutcomeDetail)(nil),      // 16: fanfare.link.v1.OutcomeDetail
-	(*Admit)(nil),              // 17: fanfare.link.v1.Admit
-	(*LoggedEvent)(nil),        // 18: fanfare.link.v1.LoggedEvent
-	(*Snapshot)(nil),           // 19: fanfare.link.v1.Snapshot
-	(*SubscriptionState)(nil),  // 20: fanfare.link.v1.SubscriptionState
-	(*Breaker)(nil),            // 21: fanfare.link.v1.Breaker
-	(*Era)(nil),                // 22: fanfare.link.v1.Era
-	(*v1.Replay)(nil),          // 23: fanfare.v1.Replay
-	(*v1.Alert)(nil),           // 24: fanfare.v1.Alert
-	(*v1.Tenant)(nil),          // 25: fanfare.v1.Tenant
-	(*v1.Subscription)(nil),    // 26: fanfare.v1.Subscription
+	(*Farewell)(nil),           // 3: fanfare.link.v1.Farewell
+	(*Fence)(nil),              // 4: fanfare.link.v1.Fence
+	(*Limits)(nil),             // 5: fanfare.link.v1.Limits
+	(*Control)(nil),            // 6: fanfare.link.v1.Control
+	(*Readmit)(nil),            // 7: fanfare.link.v1.Readmit
+	(*ReplayChange)(nil),       // 8: fanfare.link.v1.ReplayChange
+	(*StoredReplay)(nil),       // 9: fanfare.link.v1.StoredReplay
+	(*ReplayLag)(nil),          // 10: fanfare.link.v1.ReplayLag
+	(*AlertChange)(nil),        // 11: fanfare.link.v1.AlertChange
+	(*StoredAlert)(nil),        // 12: fanfare.link.v1.StoredAlert
+	(*TenantChange)(nil),       // 13: fanfare.link.v1.TenantChange
+	(*SubscriptionChange)(nil), // 14: fanfare.link.v1.SubscriptionChange
+	(*StoredSubscription)(nil), // 15: fanfare.link.v1.StoredSubscription
+	(*Outcomes)(nil),           // 16: fanfare.link.v1.Outcomes
+	(*OutcomeDetail)(nil),      // 17: fanfare.link.v1.OutcomeDetail
+	(*Admit)(nil),              // 18: fanfare.link.v1.Admit
+	(*LoggedEvent)(nil),        // 19: fanfare.link.v1.LoggedEvent
+	(*Snapshot)(nil),           // 20: fanfare.link.v1.Snapshot
+	(*SubscriptionState)(nil),  // 21: fanfare.link.v1.SubscriptionState
+	(*Breaker)(nil),            // 22: fanfare.link.v1.Breaker
+	(*Era)(nil),                // 23: fanfare.link.v1.Era
+	(*v1.Replay)(nil),          // 24: fanfare.v1.Replay
+	(*v1.Alert)(nil),           // 25: fanfare.v1.Alert
+	(*v1.Tenant)(nil),          // 26: fanfare.v1.Tenant
+	(*v1.Subscription)(nil),    // 27: fanfare.v1.Subscription
 }
 var file_fanfare_link_v1_log_proto_depIdxs = []int32{
-	3,  // 0: fanfare.link.v1.Record.fence:type_name -> fanfare.link.v1.Fence
-	12, // 1: fanfare.link.v1.Record.tenants:type_name -> fanfare.link.v1.TenantChange
-	13, // 2: fanfare.link.v1.Record.subscriptions:type_name -> fanfare.link.v1.SubscriptionChange
-	15, // 3: fanfare.link.v1.Record.outcomes:type_name -> fanfare.link.v1.Outcomes
-	17, // 4: fanfare.link.v1.Record.admits:type_name -> fanfare.link.v1.Admit
-	18, // 5: fanfare.link.v1.Record.events:type_name -> fanfare.link.v1.LoggedEvent
-	5,  // 6: fanfare.link.v1.Record.controls:type_name -> fanfare.link.v1.Control
-	6,  // 7: fanfare.link.v1.Record.readmits:type_name -> fanfare.link.v1.Readmit
-	7,  // 8: fanfare.link.v1.Record.replays:type_name -> fanfare.link.v1.ReplayChange
-	10, // 9: fanfare.link.v1.Record.alerts:type_name -> fanfare.link.v1.AlertChange
-	4,  // 10: fanfare.link.v1.Fence.limits:type_name -> fanfare.link.v1.Limits
-	1,  // 11: fanfare.link.v1.Control.action:type_name -> fanfare.link.v1.Control.Action
-	8,  // 12: fanfare.link.v1.ReplayChange.put:type_name -> fanfare.link.v1.StoredReplay
-	23, // 13: fanfare.link.v1.StoredReplay.replay:type_name -> fanfare.v1.Replay
-	9,  // 14: fanfare.link.v1.StoredReplay.lagging:type_name -> fanfare.link.v1.ReplayLag
-	11, // 15: fanfare.link.v1.AlertChange.put:type_name -> fanfare.link.v1.StoredAlert
-	24, // 16: fanfare.link.v1.StoredAlert.alert:type_name -> fanfare.v1.Alert
-	25, // 17: fanfare.link.v1.TenantChange.put:type_name -> fanfare.v1.Tenant
-	14, // 18: fanfare.link.v1.SubscriptionChange.put:type_name -> fanfare.link.v1.StoredSubscription
-	26, // 19: fanfare.link.v1.StoredSubscription.subscription:type_name -> fanfare.v1.Subscription
-	16, // 20: fanfare.link.v1.Outcomes.details:type_name -> fanfare.link.v1.OutcomeDetail
-	4,  // 21: fanfare.link.v1.Snapshot.limits:type_name -> fanfare.link.v1.Limits
-	12, // 22: fanfare.link.v1.Snapshot.tenants:type_name -> fanfare.link.v1.TenantChange
-	20, // 23: fanfare.link.v1.Snapshot.subscriptions:type_name -> fanfare.link.v1.SubscriptionState
-	7,  // 24: fanfare.link.v1.Snapshot.replays:type_name -> fanfare.link.v1.ReplayChange
-	10, // 25: fanfare.link.v1.Snapshot.alerts:type_name -> fanfare.link.v1.AlertChange
-	14, // 26: fanfare.link.v1.SubscriptionState.stored:type_name -> fanfare.link.v1.StoredSubscription
-	22, // 27: fanfare.link.v1.SubscriptionState.eras:type_name -> fanfare.link.v1.Era
-	0,  // 28: fanfare.link.v1.SubscriptionState.mode:type_name -> fanfare.link.v1.SubscriptionMode
-	21, // 29: fanfare.link.v1.SubscriptionState.breaker:type_name -> fanfare.link.v1.Breaker
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	4,  // 0: fanfare.link.v1.Record.fence:type_name -> fanfare.link.v1.Fence
+	13, // 1: fanfare.link.v1.Record.tenants:type_name -> fanfare.link.v1.TenantChange
+	14, // 2: fanfare.link.v1.Record.subscriptions:type_name -> fanfare.link.v1.SubscriptionChange
+	16, // 3: fanfare.link.v1.Record.outcomes:type_name -> fanfare.link.v1.Outcomes
+	18, // 4: fanfare.link.v1.Record.admits:type_name -> fanfare.link.v1.Admit
+	19, // 5: fanfare.link.v1.Record.events:type_name -> fanfare.link.v1.LoggedEvent
+	6,  // 6: fanfare.link.v1.Record.controls:type_name -> fanfare.link.v1.Control
+	7,  // 7: fanfare.link.v1.Record.readmits:type_name -> fanfare.link.v1.Readmit
+	8,  // 8: fanfare.link.v1.Record.replays:type_name -> fanfare.link.v1.ReplayChange
+	11, // 9: fanfare.link.v1.Record.alerts:type_name -> fanfare.link.v1.AlertChange
+	3,  // 10: fanfare.link.v1.Record.farewell:type_name -> fanfare.link.v1.Farewell
+	5,  // 11: fanfare.link.v1.Fence.limits:type_name -> fanfare.link.v1.Limits
+	1,  // 12: fanfare.link.v1.Control.action:type_name -> fanfare.link.v1.Control.Action
+	9,  // 13: fanfare.link.v1.ReplayChange.put:type_name -> fanfare.link.v1.StoredReplay
+	24, // 14: fanfare.link.v1.StoredReplay.replay:type_name -> fanfare.v1.Replay
+	10, // 15: fanfare.link.v1.StoredReplay.lagging:type_name -> fanfare.link.v1.ReplayLag
+	12, // 16: fanfare.link.v1.AlertChange.put:type_name -> fanfare.link.v1.StoredAlert
+	25, // 17: fanfare.link.v1.StoredAlert.alert:type_name -> fanfare.v1.Alert
+	26, // 18: fanfare.link.v1.TenantChange.put:type_name -> fanfare.v1.Tenant
+	15, // 19: fanfare.link.v1.SubscriptionChange.put:type_name -> fanfare.link.v1.StoredSubscription
+	27, // 20: fanfare.link.v1.StoredSubscription.subscription:type_name -> fanfare.v1.Subscription
+	17, // 21: fanfare.link.v1.Outcomes.details:type_name -> fanfare.link.v1.OutcomeDetail
+	5,  // 22: fanfare.link.v1.Snapshot.limits:type_name -> fanfare.link.v1.Limits
+	13, // 23: fanfare.link.v1.Snapshot.tenants:type_name -> fanfare.link.v1.TenantChange
+	21, // 24: fanfare.link.v1.Snapshot.subscriptions:type_name -> fanfare.link.v1.SubscriptionState
+	8,  // 25: fanfare.link.v1.Snapshot.replays:type_name -> fanfare.link.v1.ReplayChange
+	11, // 26: fanfare.link.v1.Snapshot.alerts:type_name -> fanfare.link.v1.AlertChange
+	15, // 27: fanfare.link.v1.SubscriptionState.stored:type_name -> fanfare.link.v1.StoredSubscription
+	23, // 28: fanfare.link.v1.SubscriptionState.eras:type_name -> fanfare.link.v1.Era
+	0,  // 29: fanfare.link.v1.SubscriptionState.mode:type_name -> fanfare.link.v1.SubscriptionMode
+	22, // 30: fanfare.link.v1.SubscriptionState.breaker:type_name -> fanfare.link.v1.Breaker
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_fanfare_link_v1_log_proto_init() }
@@ -2417,7 +2478,7 @@ func file_fanfare_link_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fanfare_link_v1_log_proto_rawDesc), len(file_fanfare_link_v1_log_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
