@@ -12,6 +12,9 @@ func BenchmarkDelivery(b *testing.B) {
 	for _, subscriptions := range []int{1, 1000, 100_000} {
 		b.Run(fmt.Sprintf("subscriptions=%d", subscriptions), func(b *testing.B) {
 			d := owned(16, subscriptions, NewCredit(1<<20, 1<<40))
+			for number := range subscriptions {
+				d.Settle(ledger.Number(number+1), fmt.Sprintf("host-%d", number/10))
+			}
 			sequence := uint64(0)
 			b.ReportAllocs()
 			for b.Loop() {

@@ -213,7 +213,7 @@ func (d *Dispatch) wait(s *subscription, it item) {
 // arm sees to it that a subscription with something to send and room for it
 // has its turn when that is due. In the ring, it finds out then.
 func (d *Dispatch) arm(s *subscription) {
-	if s.ready || s.queued || !s.open() || d.subscriptions[s.number] != s {
+	if s.ready || s.queued || s.at != nil || !s.open() || d.subscriptions[s.number] != s {
 		return
 	}
 	due := s.due()
@@ -234,7 +234,7 @@ func (d *Dispatch) disarm(s *subscription) {
 }
 
 func (d *Dispatch) ready(s *subscription) {
-	if !s.ready && !s.queued && s.open() && d.subscriptions[s.number] == s {
+	if !s.ready && !s.queued && s.at == nil && s.open() && d.subscriptions[s.number] == s {
 		s.ready = true
 		s.slot.ready = append(s.slot.ready, s)
 	}
@@ -255,7 +255,12 @@ func (d *Dispatch) place(s *subscription, owner, in *session, it item) {
 	if it.lane != ledger.NoLane {
 		s.hold(it, in)
 	}
-	s.hands[it.position] = &hand{item: it, session: owner}
+	h := &hand{item: it, session: owner}
+	if s.site != "" {
+		h.site = owner.at(s.site)
+		h.site.take()
+	}
+	s.hands[it.position] = h
 	owner.hands[ledger.Delivery{Subscription: s.number, Position: it.position}] = struct{}{}
 	s.slot.inHand++
 	d.inHand++
@@ -274,6 +279,9 @@ func (d *Dispatch) take(s *subscription, position ledger.Position) *hand {
 	}
 	delete(h.session.hands, ledger.Delivery{Subscription: s.number, Position: position})
 	h.session.credit.Give(h.bytes)
+	if h.site != nil {
+		h.site.give(h.bytes)
+	}
 	s.slot.inHand--
 	d.inHand--
 	if h.lane != ledger.NoLane && d.subscriptions[s.number] == s {

@@ -48,5 +48,6 @@
 // others' turns come round as before. How much the endpoint can take at a time
 // is not decided here but by the worker, whose window moves by the same rule and
 // is never the wider one: see its queues. A session without credit is passed over;
-// it delays nobody else.
+// it delays nobody else. The subscriptions of one host together hold no more than
+// two thirds of a session's credit: the others give way until some of it ends.
 package dispatch

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
@@ -144,5 +145,73 @@ func TestDeletedSubscriptionLeavesNothing(t *testing.T) {
 	}
 	if got, want := d.sessions[1].credit, NewCredit(1, 1<<40); got != want {
 		t.Errorf("the credit is %+v, want %+v", got, want)
+	}
+}
+
+// Thousands of endpoints of one slow host, which takes everything and ends
+// nothing, leave a third of the credit to others, and so do several hosts
+// together leave something.
+func TestCrowdedSites(t *testing.T) {
+	for _, test := range []struct{ sites, subscriptions, credit, most int }{
+		{1, 1000, 4096, 2731},
+		{1, 1, 4096, 16}, // its window
+		{1, 10, 4, 3},
+		{1, 10, 1, 1},
+		{3, 1000, 4096, 3511},
+		{20, 1000, 4096, 3997},
+	} {
+		t.Run(fmt.Sprintf("%+v", test), func(t *testing.T) {
+			crowd := test.subscriptions * test.sites
+			d := owned(8, crowd+1, NewCredit(uint32(test.credit), 1<<40)) //nolint:gosec // small
+			other := ledger.Number(crowd + 1)
+			d.Settle(other, "other")
+			for number := range crowd {
+				d.Settle(ledger.Number(number+1), fmt.Sprintf("slow-%d", number%test.sites))
+				for i := range uint64(WindowStart) {
+					d.Owe(ledger.Delivery{Subscription: ledger.Number(number + 1), Position: ledger.Position{Sequence: i + 1}}, 0, 0)
+				}
+			}
+			held := 0
+			for sends := d.Next(1, 256); len(sends) > 0; sends = d.Next(1, 256) {
+				held += len(sends)
+			}
+			if held > test.most {
+				t.Errorf("the crowd has %d of %d, want %d at most", held, test.credit, test.most)
+			}
+			if test.credit == 1 {
+				return // which somebody has to have
+			}
+			d.Owe(ledger.Delivery{Subscription: other, Position: ledger.Position{Sequence: 1}}, 0, 0)
+			if sends := d.Next(1, 256); len(sends) != 1 || sends[0].Subscription != other {
+				t.Errorf("sent %v, want what the other is owed", sends)
+			}
+		})
+	}
+}
+
+// What ends at a crowded site lets in who gave way before, each in its turn.
+func TestGivingWayTakesTurns(t *testing.T) {
+	const subscriptions = 5
+	d := owned(1, subscriptions, NewCredit(3, 1<<40)) // two of it for the site
+	for number := ledger.Number(1); number <= subscriptions; number++ {
+		d.Settle(number, "slow")
+		for sequence := range uint64(3) {
+			d.Owe(ledger.Delivery{Subscription: number, Position: ledger.Position{Sequence: sequence + 1}}, 0, 0)
+		}
+	}
+	var order []ledger.Number
+	inHand := d.Next(1, 256)
+	for len(inHand) > 0 {
+		order = append(order, inHand[0].Subscription)
+		d.End(inHand[0].Delivery)
+		inHand = append(inHand[1:], d.Next(1, 256)...)
+	}
+	if len(order) != 3*subscriptions {
+		t.Errorf("%d deliveries were made, want %d", len(order), 3*subscriptions)
+	}
+	for round := range slices.Chunk(order, subscriptions) {
+		if all := slices.Compact(slices.Sorted(slices.Values(round))); len(all) != subscriptions {
+			t.Errorf("in a round there were %v, want each once", round)
+		}
 	}
 }

@@ -27,11 +27,11 @@ func TestAgainstModel(t *testing.T) {
 			g.play(600)
 			sent.all, sent.oldest, sent.newest = sent.all+g.sent.all, sent.oldest+g.sent.oldest, sent.newest+g.sent.newest
 			sent.ordered, sent.behind = sent.ordered+g.sent.ordered, sent.behind+g.sent.behind
-			sent.kept, sent.late = sent.kept+g.sent.kept, sent.late+g.sent.late
+			sent.kept, sent.late, sent.gaveWay = sent.kept+g.sent.kept, sent.late+g.sent.late, sent.gaveWay+g.sent.gaveWay
 		})
 	}
 	if sent.all < 20*seeds || sent.oldest < seeds/2 || sent.newest < seeds/2 ||
-		sent.ordered < 5*seeds || sent.behind < seeds/2 || sent.kept < 2*seeds || sent.late < seeds/10 {
+		sent.ordered < 5*seeds || sent.behind < seeds/2 || sent.kept < 2*seeds || sent.late < seeds/10 || sent.gaveWay < seeds {
 		t.Errorf("some of it hardly ever happened: %+v", sent)
 	}
 }
@@ -42,6 +42,9 @@ const (
 	gameSubscriptions = 10
 	gameWorkers       = 3
 )
+
+// gameSites are where endpoints are, some at none.
+var gameSites = []string{"a", "", "b", "a"}
 
 // game is the machine and the model, fed the same.
 type game struct {
@@ -55,6 +58,7 @@ type game struct {
 	windows  map[ledger.Number]int // of the subscriptions that are known
 	paces    map[ledger.Number]ledger.Pace
 	orders   map[ledger.Number]ledger.Ordering
+	sites    map[ledger.Number]string
 	sent     gameSends
 	sessions map[SessionID]*modelSession
 	slots    [gameSlots]modelSlot
@@ -65,14 +69,15 @@ type game struct {
 // gameSends counts what was sent: to endpoints without and with an open breaker;
 // and of these in a lane, and behind others of the lane.
 // kept counts what workers said that they still have, late what lost its turn
-// before it was on its way.
-type gameSends struct{ all, oldest, newest, ordered, behind, kept, late int }
+// before it was on its way, gaveWay what was due and had a site that is crowded.
+type gameSends struct{ all, oldest, newest, ordered, behind, kept, late, gaveWay int }
 
 type modelDelivery struct {
 	attempts uint32
 	due      int64
 	holder   *modelSession // nil: it waits
 	bytes    int
+	site     string // that it was sent to
 
 	key    int // of its event; 0: none
 	lane   ledger.Lane
@@ -135,6 +140,7 @@ func newGame(t *testing.T, seed uint64) *game {
 		windows:  make(map[ledger.Number]int),
 		paces:    make(map[ledger.Number]ledger.Pace),
 		orders:   make(map[ledger.Number]ledger.Ordering),
+		sites:    make(map[ledger.Number]string),
 		sessions: make(map[SessionID]*modelSession),
 	}
 }
@@ -190,6 +196,8 @@ func (g *game) step() {
 		g.depart()
 	case n < 83:
 		g.reorder()
+	case n == 83 && g.chance.IntN(3) == 0:
+		g.settle()
 	case n == 83 && g.chance.IntN(2) == 0:
 		g.grant()
 	case n < 84:
@@ -240,7 +248,32 @@ func (g *game) put() {
 		g.orders[number] = []ledger.Ordering{
 			ledger.Unordered, ledger.OrderedByKey, ledger.Unordered, ledger.OrderedSubscription, ledger.Unordered,
 		}[number%5]
+		g.sites[number] = gameSites[int(number)%len(gameSites)] //nolint:gosec // small
+		g.d.Settle(number, g.sites[number])
 	}
+}
+
+// settle has an endpoint move. What is in hands is where it was sent.
+func (g *game) settle() {
+	number, name := g.number(), gameSites[g.chance.IntN(len(gameSites))]
+	g.say("settle %d at %q", number, name)
+	g.d.Settle(number, name)
+	if _, known := g.windows[number]; known {
+		g.sites[number] = name
+	}
+}
+
+// crowded says whether what a session has in hand for a site is all that it may
+// be.
+func (g *game) crowded(s *modelSession, name string) bool {
+	var count, sum int64
+	for _, m := range g.owed {
+		if m.holder == s && m.site == name {
+			count, sum = count+1, sum+int64(m.bytes)
+		}
+	}
+	leftCount, leftBytes := g.left(s)
+	return name != "" && count > 0 && (count >= siteShare*leftCount || sum >= siteShare*leftBytes)
 }
 
 // laneOf returns the lane of a delivery that is owed from now on.
@@ -324,6 +357,7 @@ func (g *game) remove() {
 	delete(g.windows, number)
 	delete(g.paces, number)
 	delete(g.orders, number)
+	delete(g.sites, number)
 	maps.DeleteFunc(g.owed, func(d ledger.Delivery, _ *modelDelivery) bool { return d.Subscription == number })
 }
 
@@ -503,10 +537,10 @@ func (g *game) claimed(owner *modelSession, number int, epoch int64, inHand []le
 		switch {
 		case m.holder == owner:
 		case m.holder != nil && declared && m.holder.worker == owner.worker:
-			m.holder, m.bytes, m.sentAs = owner, 0, ledger.NoLane
+			m.holder, m.bytes, m.sentAs, m.site = owner, 0, ledger.NoLane, g.sites[delivery.Subscription]
 		case m.holder != nil && m.holder.attached:
 		case declared:
-			m.holder, m.bytes, m.sentAs = owner, 0, ledger.NoLane
+			m.holder, m.bytes, m.sentAs, m.site = owner, 0, ledger.NoLane, g.sites[delivery.Subscription]
 		default:
 			m.holder, m.bytes = nil, 0
 		}
@@ -533,7 +567,7 @@ func (g *game) keep() {
 	for _, delivery := range inHand {
 		m := g.owed[delivery]
 		if m.holder == nil || !m.holder.attached && m.holder.worker == s.worker {
-			m.holder, m.bytes, m.sentAs = s, 0, ledger.NoLane
+			m.holder, m.bytes, m.sentAs, m.site = s, 0, ledger.NoLane, g.sites[delivery.Subscription]
 			g.sent.kept++
 		}
 	}
@@ -608,7 +642,7 @@ func (g *game) next(most int) int {
 		served[send.Subscription] = true
 		g.check(send)
 		m := g.owed[send.Delivery]
-		m.holder, m.sentAs, m.onWay = g.sessions[send.Session], send.Lane, false
+		m.holder, m.sentAs, m.onWay, m.site = g.sessions[send.Session], send.Lane, false, g.sites[send.Subscription]
 	}
 	for _, send := range sends {
 		if g.chance.IntN(8) == 0 {
@@ -638,6 +672,8 @@ func (g *game) check(send Send) {
 		g.fatalf("%v: the session does not own the slot", send)
 	case !g.open(s):
 		g.fatalf("%v: the session has no credit", send)
+	case g.crowded(s, g.sites[send.Subscription]):
+		g.fatalf("%v: its site is crowded", send)
 	case g.held(send.Subscription) >= g.room(send.Subscription):
 		g.fatalf("%v: there is no room, %+v", send, g.paces[send.Subscription])
 	case send.Attempt != m.attempts+1:
@@ -760,6 +796,10 @@ func (g *game) drain() {
 		owner := g.slotOf(delivery.Subscription).owner
 		room := g.held(delivery.Subscription) < g.room(delivery.Subscription)
 		if m.holder != nil || owner == nil || !g.open(owner) || !room {
+			continue
+		}
+		if g.crowded(owner, g.sites[delivery.Subscription]) {
+			g.sent.gaveWay++
 			continue
 		}
 		if _, must := g.turn(delivery, nil, 0); !must {

@@ -25,13 +25,15 @@ type session struct {
 	credit   Credit // what is left of it
 	next     int    // slot whose turn it is
 	hands    map[ledger.Delivery]struct{}
+	sites    map[string]*site // by name; those it has something in hand for
+	crowded  []*site          // those with a queue
 }
 
 // Attach makes a session known that takes as much as its credit says.
 func (d *Dispatch) Attach(id SessionID, worker Worker, credit Credit) {
 	d.sessions[id] = &session{
 		id: id, worker: worker, attached: true, granted: credit, credit: credit,
-		hands: make(map[ledger.Delivery]struct{}),
+		hands: make(map[ledger.Delivery]struct{}), sites: make(map[string]*site),
 	}
 }
 
@@ -58,7 +60,11 @@ func (d *Dispatch) Claim(id SessionID, number int, epoch int64, inHand []ledger.
 		declared[delivery] = struct{}{}
 	}
 	for _, member := range slot.members {
-		d.reclaim(d.subscriptions[member], owner, declared)
+		s := d.subscriptions[member]
+		d.reclaim(s, owner, declared)
+		if s.at != nil && s.at.session != owner {
+			d.leaveQueue(s)
+		}
 	}
 	for _, delivery := range inHand {
 		d.adopt(delivery, slot)

@@ -8,21 +8,24 @@ import (
 
 // subscription is one endpoint's queue.
 type subscription struct {
-	number  ledger.Number
-	slot    *slot
-	waiting heap[item]                // of a lane, no more than the first
-	lanes   *lanes                    // nil: it has none
-	hands   map[ledger.Position]*hand // nil at first, and again where only one at a time is sent
-	window  int
-	batch   int // how many of its deliveries are sent together at most; 0: each alone
-	pace    ledger.Pace
-	bucket  *bucket // of its rate; nil: it has none
-	tenant  *shared // nil: its tenant has no rate
-	ready   bool    // in the slot's ring
-	queued  bool    // for a token of its tenant's
-	called  bool    // one is there for it
-	timer   int     // its index in the timers; -1: it has none
-	wake    int64   // unix ms of its timer, if it has one
+	number   ledger.Number
+	slot     *slot
+	waiting  heap[item]                // of a lane, no more than the first
+	lanes    *lanes                    // nil: it has none
+	hands    map[ledger.Position]*hand // nil at first, and again where only one at a time is sent
+	window   int
+	batch    int // how many of its deliveries are sent together at most; 0: each alone
+	pace     ledger.Pace
+	bucket   *bucket // of its rate; nil: it has none
+	tenant   *shared // nil: its tenant has no rate
+	ready    bool    // in the slot's ring
+	queued   bool    // for a token of its tenant's
+	called   bool    // one is there for it
+	site     string  // where its endpoint is; "": nowhere
+	at       *site   // in whose queue it stands; nil: in none
+	recalled bool    // from there
+	timer    int     // its index in the timers; -1: it has none
+	wake     int64   // unix ms of its timer, if it has one
 }
 
 // item is a delivery that waits.
@@ -37,7 +40,8 @@ type item struct {
 type hand struct {
 	item
 	session *session
-	bytes   int // charged
+	site    *site // of the session; nil: it is at none
+	bytes   int   // charged
 }
 
 // open reports whether the subscription has something waiting and room for it.

@@ -24,6 +24,9 @@ func (d *Dispatch) Charge(send Send, bytes int) {
 		h := s.hands[send.Position]
 		h.bytes += bytes
 		h.session.credit.Charge(bytes)
+		if h.site != nil {
+			h.site.bytes += int64(bytes)
+		}
 		if h.lane != ledger.NoLane {
 			s.departed(h.item)
 			d.arm(s)
@@ -65,11 +68,15 @@ func (d *Dispatch) rouse(now int64) {
 func (d *Dispatch) turns(now int64, most int) []Send {
 	var sends []Send
 	for _, session := range d.round() {
+		d.recall(session)
 		for session.credit.Open() {
 			if len(sends) >= most {
 				return sends
 			}
 			send, ok := d.turn(session, now)
+			if !ok && d.recall(session) {
+				continue
+			}
 			if !ok {
 				break
 			}
@@ -107,6 +114,9 @@ func (d *Dispatch) turn(owner *session, now int64) (Send, bool) {
 			if d.subscriptions[s.number] != s || !s.open() || s.due() > now {
 				d.arm(s)
 				continue
+			}
+			if owner.givesWay(s) {
+				continue // it is recalled
 			}
 			if !d.admits(s, now) {
 				continue // it is called

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,6 +95,20 @@ func (l *loop) configure(s *ledger.Subscription) {
 	config := s.Stored.GetSubscription()
 	l.dispatch.Limit(s.Number, paceOf(config))
 	l.dispatch.Batch(s.Number, int(config.GetBatchCount()))
+	l.dispatch.Settle(s.Number, hostOf(config.GetUrl()))
+}
+
+// hostOf returns the host of a URL, with its port if it has one, as far as it
+// takes to tell hosts apart; "" if it has none.
+func hostOf(url string) string {
+	_, rest, found := strings.Cut(url, "://")
+	if !found {
+		return ""
+	}
+	if end := strings.IndexAny(rest, "/?#"); end >= 0 {
+		rest = rest[:end]
+	}
+	return strings.ToLower(rest[strings.LastIndexByte(rest, '@')+1:])
 }
 
 // limitTenant tells the dispatch machine of a tenant's rate.
