@@ -75,10 +75,10 @@ func (r *route) fails(err error) *target {
 
 // warm is told that a request of an endpoint has ended. It keeps the endpoint's
 // target for the next one, and lets go of those that were used least of late. Of
-// one that fails it is let go at once: it is tried rarely.
+// one that failed it is let go at once: it may be dead, and is tried rarely then.
 func (q *queues) warm(e *endpoint) {
 	switch {
-	case e.route == nil, e.failures >= handBackAfter:
+	case e.route == nil, e.failures > 0:
 		q.cool(e)
 	case e.warm == nil:
 		e.warm = q.warmed.PushBack(e)
