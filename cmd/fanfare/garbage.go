@@ -15,10 +15,10 @@ const (
 	// gcLarge is up to how much is alive gcPercent holds. Of what there is beyond
 	// it there may be gcBeyond percent, but never less than gcLeast in all: the
 	// more is alive, the more of it is what a coordinator keeps, and the dearer
-	// is room for as much again; to collect costs up to half as much more.
+	// is room for as much again; to collect costs up to twice as much.
 	gcLarge  = 256 << 20
-	gcBeyond = 25
-	gcLeast  = 40
+	gcBeyond = 20
+	gcLeast  = 30
 	// gcFloor is how much garbage there may be in any case: where little is
 	// alive, to collect often costs much and frees little.
 	gcFloor = 96 << 20
