@@ -45,15 +45,14 @@ type Doer interface {
 	Do(*http.Request) (*http.Response, error)
 }
 
-// target is how to send to one endpoint, worked out once for all attempts. It
-// never changes.
+// target is how to send to one endpoint, worked out for all attempts. It never
+// changes.
 type target struct {
 	id       string // of the subscription
 	tenant   string
 	url      string
 	location *url.URL // url, read
 	wrong    error    // what is wrong with url; nil if it is right
-	host     string   // host:port of the url
 	mode     payloadMode
 	schedule []time.Duration
 	timeout  time.Duration
@@ -72,9 +71,9 @@ type target struct {
 func newTarget(e *linkv1.Endpoint) *target {
 	s := e.GetSubscription()
 	t := &target{
-		id: e.GetSubscriptionId(), tenant: e.GetTenant(), url: s.GetUrl(), host: hostOf(s.GetUrl()),
+		id: e.GetSubscriptionId(), tenant: e.GetTenant(), url: s.GetUrl(),
 		timeout: defaultTimeout, schedule: defaultSchedule(), trace: !s.GetOmitTraceContext(),
-		origin: s.GetHandshake().GetOrigin(),
+		origin: s.GetHandshake().GetOrigin(), batch: newBatching(s),
 	}
 	t.location, t.wrong = parseURL(t.url)
 	if d := s.GetTimeout().AsDuration(); d > 0 {
@@ -89,7 +88,6 @@ func newTarget(e *linkv1.Endpoint) *target {
 	if t.mode, t.err = parseMode(s.GetPayloadMode()); t.err != nil {
 		return t
 	}
-	t.batch = newBatching(s)
 	if t.err = checkBatchable(t); t.err != nil {
 		return t
 	}

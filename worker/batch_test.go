@@ -159,13 +159,13 @@ func TestBatchOfWhatIsNotJSON(t *testing.T) {
 // A batch is sent when it is full, when it is large, or when its first has
 // waited for long enough; in order one at a time.
 func TestQueuesBatch(t *testing.T) {
-	target := func(ordering string) *target {
-		return newTarget(&linkv1.Endpoint{Secrets: []string{testSecret}, Subscription: &fanfarev1.Subscription{
+	batched := func(ordering string) *route {
+		return newRoute(&linkv1.Endpoint{Secrets: []string{testSecret}, Subscription: &fanfarev1.Subscription{
 			Ordering: ordering, BatchCount: 4, BatchBytes: 1000, BatchWait: durationpb.New(time.Second),
 		}})
 	}
 	q := newQueues(64)
-	q.put(eid(1), target("none"))
+	q.put(eid(1), batched("none"))
 	sequence, now := uint64(0), int64(10_000)
 	push := func(n int, size uint64) {
 		for range n {
@@ -201,7 +201,7 @@ func TestQueuesBatch(t *testing.T) {
 
 	q.remove(eid(1))
 	q = newQueues(64)
-	q.put(eid(1), target("subscription"))
+	q.put(eid(1), batched("subscription"))
 	push(9, 1)
 	check("nine in order", 4)
 	q.done(eid(1), verdictSuccess)

@@ -81,6 +81,8 @@ type queues struct {
 	trial     class
 	ripening  map[*endpoint]int64 // :: endpoint with a batch that waits for more -> until when, in unix ms
 	earliest  int64               // no later than the first of these
+	warmed    list.List           // of endpoints that have a target, the one that was used last at the end
+	maxWarm   int                 // of these, when none is in use
 	now       int64               // the latest time that it was told
 	trialTurn bool                // the trial class goes first when both classes have equals
 }
@@ -89,11 +91,11 @@ type queues struct {
 //
 // Invariants: 1 <= window <= maxWindow; ready is set exactly while the
 // endpoint has a queue and inFlight < window; it is in queues.endpoints while
-// it has a target or anything in flight.
+// it has a route or anything in flight.
 type endpoint struct {
 	id       endpointID
-	target   *target // nil once removed: nothing more is started
-	host     *host   // nil: it shares none
+	route    *route // nil once removed: nothing more is started
+	host     *host  // nil: it shares none
 	queue    []*delivery
 	inFlight int
 	window   int
@@ -104,6 +106,7 @@ type endpoint struct {
 	ready    *list.Element // its place in levels[inFlight] of its class, or where it is parked
 	in       *list.List    // that has it, while it is ready
 	parked   *parked       // where that is; nil: in its class
+	warm     *list.Element // its place in warmed, while it has one
 }
 
 // class is of endpoints that share slots.
@@ -116,25 +119,29 @@ func newQueues(limit int) *queues {
 	return &queues{
 		limit: limit, perHost: limit, perAddress: limit,
 		endpoints: make(map[endpointID]*endpoint), hosts: make(map[string]*host), addresses: make(map[netip.Prefix]*site),
-		ripening: make(map[*endpoint]int64),
+		ripening: make(map[*endpoint]int64), maxWarm: maxWarm,
 	}
 }
 
 // put adds an endpoint or changes how it is sent to. What is queued goes the
 // new way.
-func (q *queues) put(id endpointID, t *target) {
+func (q *queues) put(id endpointID, r *route) {
 	e, ok := q.endpoints[id]
 	if !ok {
 		e = &endpoint{id: id, window: initialWindow}
 		q.endpoints[id] = e
 	}
-	e.target = t
-	if t.batch == nil {
+	q.cool(e)
+	e.route = r
+	if r.batch == nil {
 		delete(q.ripening, e)
 	}
-	if !e.isAt(t.host) {
+	if !e.isAt(r.host) {
 		q.displace(e)
 		q.settle(e)
+	}
+	if e.host != nil {
+		r.host = e.host.name // one copy for all
 	}
 	q.place(e)
 }
@@ -146,7 +153,8 @@ func (q *queues) remove(id endpointID) []*delivery {
 	if !ok {
 		return nil
 	}
-	e.target = nil
+	q.cool(e)
+	e.route = nil
 	back := q.empty(e)
 	if e.inFlight == 0 {
 		q.forget(e)
@@ -164,7 +172,7 @@ func (q *queues) forget(e *endpoint) {
 // such endpoint or it takes nothing now.
 func (q *queues) push(id endpointID, d *delivery, now int64) bool {
 	e, ok := q.endpoints[id]
-	if !ok || e.target == nil || now < e.hold {
+	if !ok || e.route == nil || now < e.hold {
 		return false
 	}
 	q.now = max(q.now, now)
@@ -180,7 +188,7 @@ type start struct {
 	id       endpointID
 	delivery *delivery
 	rest     []*delivery // of the same batch
-	target   *target
+	route    *route
 }
 
 // next takes the next delivery to send, or returns false if there is none that
@@ -246,8 +254,8 @@ func (q *queues) begin(l *class, e *endpoint) start {
 	e.queue = e.queue[1:]
 	e.bytes -= d.size
 	var rest []*delivery
-	if e.target.batch != nil {
-		n := max(0, min(e.target.batch.count-1, len(e.queue)))
+	if e.route.batch != nil {
+		n := max(0, min(e.route.batch.count-1, len(e.queue)))
 		rest = slices.Clone(e.queue[:n])
 		for _, other := range rest {
 			e.bytes -= other.size
@@ -260,13 +268,13 @@ func (q *queues) begin(l *class, e *endpoint) start {
 	e.occupy(1)
 	q.place(e)
 	q.refill(e.host)
-	return start{id: e.id, delivery: d, rest: rest, target: e.target}
+	return start{id: e.id, delivery: d, rest: rest, route: e.route}
 }
 
 // batches reports whether an endpoint is sent batches.
 func (q *queues) batches(id endpointID) bool {
 	e := q.endpoints[id]
-	return e != nil && e.target != nil && e.target.batch != nil
+	return e != nil && e.route != nil && e.route.batch != nil
 }
 
 // emptyOne takes away what is queued for an endpoint, and leaves it.
@@ -304,8 +312,9 @@ func (q *queues) done(id endpointID, v verdict) []*delivery {
 	e.inFlight--
 	e.occupy(-1)
 	q.judge(e, v)
+	q.warm(e)
 	switch {
-	case e.target == nil && e.inFlight == 0:
+	case e.route == nil && e.inFlight == 0:
 		q.forget(e)
 	case e.failures >= handBackAfter:
 		return q.empty(e)
@@ -391,7 +400,7 @@ func (q *queues) class(e *endpoint) *class {
 
 // place enters an endpoint among the ready ones, if it is ready.
 func (q *queues) place(e *endpoint) {
-	if e.target != nil && e.target.batch != nil && !q.ripe(e) {
+	if e.route != nil && e.route.batch != nil && !q.ripe(e) {
 		return
 	}
 	if e.ready == nil && len(e.queue) > 0 && e.inFlight < e.window {
@@ -403,7 +412,7 @@ func (q *queues) place(e *endpoint) {
 // ripe reports whether what is queued for an endpoint is to be sent as a batch,
 // and has it looked at again when the first has waited for long enough.
 func (q *queues) ripe(e *endpoint) bool {
-	batch := e.target.batch
+	batch := e.route.batch
 	if len(e.queue) == 0 || batch.ordered && e.inFlight > 0 {
 		delete(q.ripening, e)
 		return false

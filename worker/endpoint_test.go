@@ -16,7 +16,7 @@ func eid(number uint64) endpointID { return endpointID{partition: 1, number: num
 func queuesOf(slots, n int) *queues {
 	q := newQueues(slots)
 	for number := range uint64(n) {
-		q.put(eid(number+1), &target{})
+		q.put(eid(number+1), &route{})
 	}
 	return q
 }
@@ -145,13 +145,13 @@ func TestQueuesRemove(t *testing.T) {
 	}
 }
 
-func TestQueuesReplaceTarget(t *testing.T) {
+func TestQueuesReplaceRoute(t *testing.T) {
 	q := queuesOf(1024, 1)
 	fill(q, 1, 1)
-	changed := &target{url: "new"}
+	changed := &route{}
 	q.put(eid(1), changed)
-	if s, ok := q.next(0); !ok || s.target != changed {
-		t.Errorf("next = %v, %v; want the changed target", s, ok)
+	if s, ok := q.next(0); !ok || s.route != changed {
+		t.Errorf("next = %v, %v; want the changed route", s, ok)
 	}
 }
 
@@ -243,7 +243,7 @@ func (m *queuesModel) step() {
 	number := m.random.Uint64N(12)
 	switch m.random.IntN(10) {
 	case 0:
-		m.q.put(eid(number), &target{})
+		m.q.put(eid(number), &route{})
 		m.known[number] = true
 	case 1:
 		if m.random.IntN(8) == 0 {
@@ -266,7 +266,7 @@ func (m *queuesModel) step() {
 			return
 		}
 		from := m.queued[s.id.number]
-		if len(from) == 0 || from[0] != s.delivery.sequence || s.target == nil {
+		if len(from) == 0 || from[0] != s.delivery.sequence || s.route == nil {
 			m.t.Fatalf("started %d of %d, queued are %v", s.delivery.sequence, s.id.number, from)
 		}
 		m.queued[s.id.number] = from[1:]

@@ -114,7 +114,7 @@ func (l *launcher) next(ctx context.Context) (start, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s, ok := l.queues.next(time.Now().UnixMilli())
-	if ok && s.target.batch != nil {
+	if ok && s.route.batch != nil {
 		l.poke() // when the next batch is ripe has changed
 	}
 	return s, ok
@@ -163,7 +163,7 @@ func (l *launcher) returnDoubtful(ctx context.Context) {
 func (l *launcher) attempt(ctx context.Context, s start) {
 	verdict, hold, again := verdictNone, int64(0), false
 	switch {
-	case s.target.batch != nil:
+	case s.route.batch != nil:
 		verdict, hold, again = l.attemptBatch(ctx, s)
 	case s.delivery.lane != 0 && !s.delivery.agent.begins([]*delivery{s.delivery}):
 		handBack([]*delivery{s.delivery})
@@ -174,7 +174,7 @@ func (l *launcher) attempt(ctx context.Context, s start) {
 			defer end()
 		}
 		var outcome *linkv1.Outcome
-		outcome, verdict = l.attempter.attempt(ctx, s.delivery, s.target)
+		outcome, verdict = l.attempter.attempt(ctx, s.delivery, s.route.target())
 		hold = outcome.GetHoldUntilUnixMs()
 		s.delivery.agent.end(s.delivery, outcome)
 	}
@@ -189,7 +189,7 @@ func (l *launcher) attempt(ctx context.Context, s start) {
 	l.mu.Unlock()
 	handBack(back)
 	l.ended()
-	if s.target.batch != nil {
+	if s.route.batch != nil {
 		l.poke() // likewise
 	}
 }
@@ -199,7 +199,7 @@ func (l *launcher) attempt(ctx context.Context, s start) {
 // not follow.
 func (l *launcher) attemptBatch(ctx context.Context, s start) (v verdict, hold int64, broken bool) {
 	deliveries := append([]*delivery{s.delivery}, s.rest...)
-	if s.target.batch.ordered {
+	if s.route.batch.ordered {
 		if !s.delivery.agent.begins(deliveries) {
 			handBack(deliveries)
 			return verdictNone, 0, true
@@ -208,14 +208,14 @@ func (l *launcher) attemptBatch(ctx context.Context, s start) (v verdict, hold i
 		ctx, end = l.ordering(ctx, s.delivery)
 		defer end()
 	}
-	outcomes, v := l.attempter.attemptBatch(ctx, deliveries, s.target)
+	outcomes, v := l.attempter.attemptBatch(ctx, deliveries, s.route.target())
 	for _, d := range deliveries {
 		o := outcomes[d]
 		if o == nil {
 			o = d.newOutcome(linkv1.Outcome_RETURNED)
 		}
 		hold = max(hold, o.GetHoldUntilUnixMs())
-		broken = broken || s.target.batch.ordered && o.GetKind() != linkv1.Outcome_DELIVERED
+		broken = broken || s.route.batch.ordered && o.GetKind() != linkv1.Outcome_DELIVERED
 		d.agent.end(d, o)
 	}
 	return v, hold, broken
@@ -264,10 +264,10 @@ func (l *launcher) trust(certain func() bool) {
 }
 
 // put adds or changes an endpoint.
-func (l *launcher) put(id endpointID, t *target) {
+func (l *launcher) put(id endpointID, r *route) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.queues.put(id, t)
+	l.queues.put(id, r)
 }
 
 // remove takes an endpoint away. It returns what was queued for it; nothing of

@@ -144,7 +144,7 @@ func (a *agent) claim(number int32) {
 // putEndpoint adds or changes an endpoint of a slot. Called with mu held.
 func (a *agent) putEndpoint(number int32, e *linkv1.Endpoint) {
 	a.homes[e.GetNumber()] = number
-	a.launcher.put(endpointID{a.partition, e.GetNumber()}, newTarget(e))
+	a.launcher.put(endpointID{a.partition, e.GetNumber()}, newRoute(e))
 	if named := a.slots[number].named; named != nil {
 		named[e.GetNumber()] = struct{}{}
 	}

@@ -83,11 +83,11 @@ func (e *endpoint) isAt(name string) bool {
 	return e.host.name == name
 }
 
-// settle makes an endpoint one of the host of its target. It must not be
+// settle makes an endpoint one of the host of its route. It must not be
 // placed.
 func (q *queues) settle(e *endpoint) {
 	q.leave(e)
-	name := e.target.host
+	name := e.route.host
 	if name == "" {
 		return
 	}

@@ -21,7 +21,7 @@ func BenchmarkQueues(b *testing.B) {
 			q := newQueues(1024)
 			q.perHost = bench.perHost
 			for number := range uint64(bench.endpoints) {
-				to := &target{}
+				to := &route{}
 				if bench.hosts > 0 {
 					to.host = fmt.Sprintf("h%d:443", number%uint64(bench.hosts))
 				}

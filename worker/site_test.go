@@ -10,7 +10,7 @@ import (
 // hosted puts endpoints from..to at a host.
 func hosted(q *queues, host string, from, to uint64) {
 	for number := from; number <= to; number++ {
-		q.put(eid(number), &target{host: host})
+		q.put(eid(number), &route{host: host})
 	}
 }
 
@@ -126,7 +126,7 @@ func TestQueuesLimitAddresses(t *testing.T) {
 	q := newQueues(256)
 	q.perHost, q.perAddress = 16, perAddress
 	for number := range uint64(2 * hosts) {
-		q.put(eid(number+1), &target{host: fmt.Sprintf("h%d:443", number+1)})
+		q.put(eid(number+1), &route{host: fmt.Sprintf("h%d:443", number+1)})
 		fill(q, number+1, 50)
 		at := one
 		if number >= hosts {
@@ -231,7 +231,7 @@ func (m *sitesModel) step() {
 	m.now += m.random.Int64N(2000)
 	switch m.random.IntN(16) {
 	case 0, 1:
-		m.q.put(eid(number), &target{host: m.host()})
+		m.q.put(eid(number), &route{host: m.host()})
 	case 2:
 		if m.random.IntN(6) == 0 {
 			m.q.remove(eid(number))

@@ -12,6 +12,13 @@ const (
 	// 100: what a coordinator keeps of many subscriptions is alive for days, and
 	// what limits their number is memory.
 	gcPercent = 60
+	// gcLarge is up to how much is alive gcPercent holds. Of what there is beyond
+	// it there may be gcBeyond percent, but never less than gcLeast in all: the
+	// more is alive, the more of it is what a coordinator keeps, and the dearer
+	// is room for as much again; to collect costs up to twice as much.
+	gcLarge  = 256 << 20
+	gcBeyond = 20
+	gcLeast  = 30
 	// gcFloor is how much garbage there may be in any case: where little is
 	// alive, to collect often costs much and frees little.
 	gcFloor = 96 << 20
@@ -40,5 +47,7 @@ func tuneGC() {
 // gcPercentOf returns how much garbage there may be, in percent of what is
 // alive.
 func gcPercentOf(live uint64) int {
-	return int(min(gcMost, max(gcPercent, gcFloor*100/max(live, 1))))
+	large := min(live, gcLarge)
+	garbage := max(gcFloor, large/100*gcPercent+(live-large)/100*gcBeyond, live/100*gcLeast)
+	return int(min(gcMost, (garbage*100+live/2)/max(live, 1)))
 }

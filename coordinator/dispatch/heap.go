@@ -1,5 +1,12 @@
 package dispatch
 
+import "slices"
+
+// growth is by which part of it a heap's memory grows. There are a hundred
+// thousand small ones, of what waits for the dead, so to double it would cost
+// more than to move it more often.
+const growth = 4
+
 // heap is a binary min-heap of values.
 type heap[T any] struct {
 	items []T
@@ -8,6 +15,9 @@ type heap[T any] struct {
 }
 
 func (h *heap[T]) push(item T) {
+	if n := len(h.items); n == cap(h.items) {
+		h.items = append(slices.Grow([]T(nil), 1+n+n/growth), h.items...)
+	}
 	h.items = append(h.items, item)
 	h.set(len(h.items)-1, item)
 	h.up(len(h.items) - 1)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/fanfare-dev/fanfare/coordinator/ledger"
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
@@ -84,7 +86,7 @@ func TestRecentIsSlim(t *testing.T) {
 	}
 	r.slim(1)
 	r.slim(2)
-	const slim = 2*slimOverhead + len("event")
+	const slim, overhead = len("event"), recordWeight + eventWeight
 	for sequence, want := range map[uint64]int{1: slim, 2: slim, 3: 1000} {
 		c, ok := r.get(sequence)
 		if !ok || c.size != want || (c.record.GetOutcomes() == nil) != (want == slim) || len(c.record.GetEvents()) != 1 ||
@@ -100,7 +102,36 @@ func TestRecentIsSlim(t *testing.T) {
 	if c, ok := r.whole(1); !ok || c.record != whole.record {
 		t.Error("what was read back is not found")
 	}
-	if r.bytes != 1000+2*slim {
-		t.Errorf("%d bytes are held, want %d", r.bytes, 1000+2*slim)
+	if want := 1000 + 2*slim + 3*overhead; r.bytes != want {
+		t.Errorf("%d bytes are held, want %d", r.bytes, want)
 	}
+}
+
+// TestRecentWeighsWhatItHolds: many small outcomes do not take several times the
+// memory that records may.
+func TestRecentWeighsWhatItHolds(t *testing.T) {
+	const limit, outcomes, memory = 4 << 20, 1000, 200 // of each, at the least
+	r := newRecent(limit)
+	for sequence := range uint64(100) {
+		record := &linkv1.Record{Outcomes: ledger.EncodeOutcomes(0, refused(outcomes))}
+		r.put(committed{sequence: sequence + 1, size: proto.Size(record), record: record})
+	}
+	if n := len(r.records); n < 2 || n*outcomes*memory > limit || r.bytes > limit {
+		t.Errorf("%d records of %d outcomes are held, as %d bytes; the limit is %d", n, outcomes, r.bytes, limit)
+	}
+	r.slim(100)
+	if want := len(r.records) * recordWeight; r.bytes != want {
+		t.Errorf("%d bytes are held when all was followed, want %d", r.bytes, want)
+	}
+}
+
+// refused are outcomes as of endpoints that nobody listens at.
+func refused(n int) (reported []ledger.Reported) {
+	for i := range uint64(n) {
+		reported = append(reported, ledger.Reported{Worker: "w1", Outcome: &linkv1.Outcome{
+			Kind: linkv1.Outcome_RETRY, Subscription: i + 1, Sequence: 3, Attempt: 2, ErrorClass: "connect",
+			Error: "dial tcp 127.0.0.1:9: connect: connection refused", NextTimeUnixMs: 5000,
+		}})
+	}
+	return reported
 }

@@ -17,7 +17,7 @@ type committed struct {
 	sequence uint64
 	hash     []byte
 	record   *linkv1.Record
-	size     int  // bytes in the log
+	size     int  // bytes in the log, or of events that slim left
 	slim     bool // see recent.slim
 }
 
@@ -43,15 +43,27 @@ type recent struct {
 	records []committed          // guarded by mu; without gaps, newest last
 	older   map[uint64]committed // guarded by mu; read back from the log
 	order   []uint64             // guarded by mu; of older, oldest read first
-	bytes   int                  // guarded by mu; of records
+	bytes   int                  // guarded by mu; that records weigh
 	held    contents             // guarded by mu; of what was put
-	reread  int                  // guarded by mu; bytes of older
+	reread  int                  // guarded by mu; bytes that older weigh
 	slimmed uint64               // guarded by mu; up to here, records hold nothing but events
 }
 
-// slimOverhead is what a record costs that holds nothing, and an event beside
-// its bytes.
-const slimOverhead = 128
+// What is in memory of a record beside its bytes in the log.
+const (
+	recordWeight  = 256
+	eventWeight   = 192
+	outcomeWeight = 64
+	detailWeight  = 160 // of an outcome that has more to say
+)
+
+// weight is about how much memory a record takes. Many small things take more
+// than they do in the log: outcomes three times as much.
+func (c *committed) weight() int {
+	outcomes := c.record.GetOutcomes()
+	return c.size + recordWeight + eventWeight*len(c.record.GetEvents()) +
+		outcomeWeight*len(outcomes.GetSubscriptions()) + detailWeight*len(outcomes.GetDetails())
+}
 
 func newRecent(limit int) *recent {
 	return &recent{limit: limit, older: make(map[uint64]committed)}
@@ -63,9 +75,9 @@ func (r *recent) put(c committed) {
 	defer r.mu.Unlock()
 	r.records = append(r.records, c)
 	r.held.add(c.sequence, c.record)
-	r.bytes += c.size
+	r.bytes += c.weight()
 	for r.bytes > r.limit && len(r.records) > 1 {
-		r.bytes -= r.records[0].size
+		r.bytes -= r.records[0].weight()
 		r.records[0] = committed{}
 		r.records = r.records[1:]
 	}
@@ -86,15 +98,15 @@ func (r *recent) slim(upTo uint64) {
 		if c.sequence > upTo {
 			continue
 		}
-		size := slimOverhead
+		r.bytes -= c.weight()
+		c.size, c.slim = 0, true
 		for _, event := range c.record.GetEvents() {
-			size += slimOverhead + len(event.GetEvent())
+			c.size += len(event.GetEvent())
 		}
-		r.bytes += size - c.size
 		c.record = &linkv1.Record{
 			TimeUnixMs: c.record.GetTimeUnixMs(), PreviousHash: c.record.GetPreviousHash(), Events: c.record.GetEvents(),
 		}
-		c.size, c.slim = size, true
+		r.bytes += c.weight()
 	}
 	r.slimmed = max(r.slimmed, upTo)
 }
@@ -108,9 +120,10 @@ func (r *recent) putOlder(c committed) {
 	}
 	r.older[c.sequence] = c
 	r.order = append(r.order, c.sequence)
-	r.reread += c.size
+	r.reread += c.weight()
 	for r.reread > r.limit/4 && len(r.order) > 1 {
-		r.reread -= r.older[r.order[0]].size
+		first := r.older[r.order[0]]
+		r.reread -= first.weight()
 		delete(r.older, r.order[0])
 		r.order = r.order[1:]
 	}

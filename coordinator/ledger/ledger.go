@@ -115,6 +115,7 @@ type Ledger struct {
 	hungry        map[Number]*Subscription // of those behind, who may be admitted more: see Laggards
 	needed        lowest                   // by the oldest record they need
 	waiting       lowest                   // by when their oldest delivery began to be owed
+	encoded       int                      // bytes of the last snapshot; about as long is the next
 }
 
 // New returns the ledger of an empty log.

@@ -20,8 +20,8 @@ func EncodeOutcomes(time int64, reported []Reported) *linkv1.Outcomes {
 	if len(reported) == 0 {
 		return nil
 	}
-	var c linkv1.Outcomes
-	sequence := uint64(0)
+	c := columns(len(reported))
+	sequence, text := uint64(0), ""
 	for i, r := range reported {
 		o := r.Outcome
 		c.Subscriptions = append(c.Subscriptions, o.GetSubscription())
@@ -33,12 +33,25 @@ func EncodeOutcomes(time int64, reported []Reported) *linkv1.Outcomes {
 		c.AgesMs = append(c.AgesMs, time-o.GetStartTimeUnixMs())
 		c.LatenciesUs = append(c.LatenciesUs, o.GetLatencyUs())
 		c.StatusCodes = append(c.StatusCodes, o.GetStatusCode())
-		c.Workers = append(c.Workers, workerIndex(&c, r.Worker))
+		c.Workers = append(c.Workers, workerIndex(c, r.Worker))
 		if detail := detailOf(i, time, o); detail != nil {
+			if detail.GetError() == text {
+				detail.Error = text // one copy for many endpoints of which the same is said
+			}
+			text = detail.GetError()
 			c.Details = append(c.Details, detail)
 		}
 	}
-	return &c
+	return c
+}
+
+// columns has room for so many outcomes.
+func columns(n int) *linkv1.Outcomes {
+	return &linkv1.Outcomes{
+		Subscriptions: make([]uint64, 0, n), SequenceDeltas: make([]int64, 0, n), Indexes: make([]uint32, 0, n),
+		Kinds: make([]uint32, 0, n), Attempts: make([]uint32, 0, n), AgesMs: make([]int64, 0, n),
+		LatenciesUs: make([]uint64, 0, n), StatusCodes: make([]uint32, 0, n), Workers: make([]uint32, 0, n),
+	}
 }
 
 func workerIndex(c *linkv1.Outcomes, worker string) uint32 {

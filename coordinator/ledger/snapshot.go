@@ -77,19 +77,21 @@ func Restore(data []byte) (*Ledger, error) {
 // encode encodes all but the hash.
 func (l *Ledger) encode() ([]byte, error) {
 	options := proto.MarshalOptions{Deterministic: true}
-	data, err := options.MarshalAppend(nil, l.head())
+	data, err := options.MarshalAppend(make([]byte, 0, l.encoded+l.encoded/16+sealSize), l.head())
 	if err != nil {
 		return nil, fmt.Errorf("encoding snapshot: %w", err)
 	}
 	options.UseCachedSize = true // that proto.Size has computed
+	state := new(linkv1.SubscriptionState)
 	for _, s := range l.Subscriptions() {
-		state := s.encode()
+		s.encode(state)
 		data = protowire.AppendTag(data, snapshotSubscriptions, protowire.BytesType)
 		data = protowire.AppendVarint(data, uint64(proto.Size(state))) //nolint:gosec // not negative
 		if data, err = options.MarshalAppend(data, state); err != nil {
 			return nil, fmt.Errorf("encoding subscription %d: %w", s.Number, err)
 		}
 	}
+	l.encoded = len(data)
 	return data, nil
 }
 
@@ -119,6 +121,8 @@ func (l *Ledger) head() *linkv1.Snapshot {
 		snapshot.MarkSequences = append(snapshot.MarkSequences, m.sequence)
 		snapshot.MarkTimesUnixMs = append(snapshot.MarkTimesUnixMs, m.time)
 	}
+	snapshot.WindowKeys = make([]byte, 0, l.window.size*len(eventKey{}))
+	snapshot.WindowTimesUnixMs = make([]int64, 0, l.window.size)
 	for i := range l.window.size {
 		entry := l.window.at(i)
 		snapshot.WindowKeys = append(snapshot.WindowKeys, entry.key[:]...)
@@ -127,8 +131,17 @@ func (l *Ledger) head() *linkv1.Snapshot {
 	return snapshot
 }
 
-func (s *Subscription) encode() *linkv1.SubscriptionState {
-	state := &linkv1.SubscriptionState{
+// encode sets a message to the state of the subscription. Its columns are used
+// again: there are many subscriptions.
+func (s *Subscription) encode(to *linkv1.SubscriptionState) {
+	sequences, indexes, attempts := to.GetSequences()[:0], to.GetIndexes()[:0], to.GetAttempts()[:0]
+	charged, next, since := to.GetCharged()[:0], to.GetNextTimesUnixMs()[:0], to.GetSinceUnixMs()[:0]
+	for _, o := range s.owed {
+		sequences, indexes = append(sequences, o.position.Sequence), append(indexes, o.position.Index)
+		attempts, charged = append(attempts, o.attempts), append(charged, o.charged)
+		next, since = append(next, o.next), append(since, o.since)
+	}
+	*to = linkv1.SubscriptionState{
 		Number:              uint64(s.Number),
 		Stored:              s.Stored,
 		Behind:              s.behind,
@@ -142,20 +155,16 @@ func (s *Subscription) encode() *linkv1.SubscriptionState {
 		Breaker:             s.breaker.encode(),
 		Lanes:               s.laneColumn(),
 		HoldUntilUnixMs:     s.hold,
+		Sequences:           sequences,
+		Indexes:             indexes,
+		Attempts:            attempts,
+		Charged:             charged,
+		NextTimesUnixMs:     next,
+		SinceUnixMs:         since,
 	}
 	for _, e := range s.eras {
-		state.Eras = append(state.Eras, &linkv1.Era{UntilSequence: e.until, EventTypes: e.patterns})
+		to.Eras = append(to.Eras, &linkv1.Era{UntilSequence: e.until, EventTypes: e.patterns})
 	}
-	n := len(s.owed)
-	state.Sequences, state.Indexes = make([]uint64, n), make([]uint32, n)
-	state.Attempts, state.Charged = make([]uint32, n), make([]uint32, n)
-	state.NextTimesUnixMs, state.SinceUnixMs = make([]int64, n), make([]int64, n)
-	for i, o := range s.owed {
-		state.Sequences[i], state.Indexes[i] = o.position.Sequence, o.position.Index
-		state.Attempts[i], state.Charged[i] = o.attempts, o.charged
-		state.NextTimesUnixMs[i], state.SinceUnixMs[i] = o.next, o.since
-	}
-	return state
 }
 
 func (b *breaker) encode() *linkv1.Breaker {
@@ -192,6 +201,7 @@ func decode(body []byte) (*Ledger, error) {
 		return nil, fmt.Errorf("%w: %d", ErrVersion, snapshot.GetFoldVersion())
 	}
 	l := New()
+	l.encoded = len(body)
 	l.decodeHead(snapshot)
 	for len(subscriptions) > 0 {
 		field, _, n := protowire.ConsumeTag(subscriptions)
@@ -245,6 +255,7 @@ func (l *Ledger) decodeHead(snapshot *linkv1.Snapshot) {
 	for i, sequence := range snapshot.GetMarkSequences() {
 		l.timeline.marks = append(l.timeline.marks, mark{sequence, snapshot.GetMarkTimesUnixMs()[i]})
 	}
+	l.window.reserve(len(snapshot.GetWindowTimesUnixMs()))
 	for i, time := range snapshot.GetWindowTimesUnixMs() {
 		l.window.add(eventKey(snapshot.GetWindowKeys()[i*len(eventKey{}):]), time)
 	}

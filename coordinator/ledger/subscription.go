@@ -47,6 +47,11 @@ type Subscription struct {
 	neededAt, waitingAt int  // where it is in the ledger's heaps
 }
 
+// growth is by which part of it the memory for what a subscription is owed grows.
+// There are a hundred thousand dead ones that are owed some ten deliveries each,
+// so to double it would cost more than to move it more often.
+const growth = 4
+
 // owed is one outstanding delivery.
 type owed struct {
 	position Position
@@ -141,6 +146,9 @@ func (s *Subscription) add(o owed) bool {
 	i, found := s.search(o.position)
 	if found {
 		return false
+	}
+	if len(s.owed) == cap(s.owed) {
+		s.owed = append(slices.Grow([]owed(nil), 1+len(s.owed)+len(s.owed)/growth), s.owed...)
 	}
 	s.owed = slices.Insert(s.owed, i, o)
 	return true

@@ -114,6 +114,17 @@ func (w *window) grow() {
 	if len(w.ring) >= windowDoubles {
 		length = len(w.ring) + len(w.ring)/8
 	}
+	w.resize(length)
+}
+
+// reserve makes room for so many entries, if there is less.
+func (w *window) reserve(entries int) {
+	if entries > len(w.ring) {
+		w.resize(max(windowSmallest, entries))
+	}
+}
+
+func (w *window) resize(length int) {
 	bigger := make([]windowEntry, length)
 	for i := range w.size {
 		bigger[i] = w.at(i)
