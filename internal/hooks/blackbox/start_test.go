@@ -76,6 +76,11 @@ func TestExits(t *testing.T) {
 		{"pidfile of a process that runs", append(local, "-pidfile", "running.pid"), 1, "", `is running`},
 		{"bad prefix", append(local, "-urlprefix", "a{b"), 1, "", `urlprefix`},
 		{"own flag", []string{"-max-body", "0"}, 2, "", `want a number of at least 1`},
+		{"number with a unit", []string{"-max-body", "32M"}, 2, "", `want a number of at least 1`},
+		{"number too large", []string{"-max-commands", "99999999999999999999"}, 2, "", `want a number of at least 1`},
+		{"negative duration", []string{"-read-timeout", "-5s"}, 2, "", `(?s)for flag -read-timeout: want a duration such as 30s or 5m`},
+		{"no duration", []string{"-write-timeout", "0"}, 2, "", `want a duration`},
+		{"duration in words", []string{"-command-timeout", "soon"}, 2, "", `want a duration`},
 		{"log format", []string{"-log-format", "xml"}, 2, "", `want text or json`},
 		{"trusted proxies", []string{"-trusted-proxies", "10.0.0.0/99"}, 2, "", `want an address or a CIDR range`},
 	}
