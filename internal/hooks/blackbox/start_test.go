@@ -66,6 +66,9 @@ func TestExits(t *testing.T) {
 		{"log file cannot be opened", append(local, "-logfile", "none/log"), 1, "", `none/log`},
 		{"no hooks file", append(local, "-hooks", "none"), 1, noHooks, ""},
 		{"empty hooks file", append(local, "-hooks", "empty.json"), 1, noHooks, ""},
+		{"hooks file of null", append(local, "-hooks", "null.json"), 1, noHooks, ""},
+		{"hooks file of nothing", append(local, "-hooks", "nothing.json"), 1, noHooks, ""},
+		{"hooks file with a mistake", append(local, "-hooks", "mistake.json"), 1, noHooks, ""},
 		{"same file twice", append(local, "-hooks", "hooks.json", "-hooks", "hooks.json"), 1, "", `hook with the id x has already been loaded`},
 		{"no certificate", append(local, "-secure"), 0, "", `reading -cert and -key`},
 		{"tls version", append(local, "-secure", "-tls-min-version", "1.4"), 1, "", `-tls-min-version: want 1\.0, 1\.1, 1\.2 or 1\.3`},
@@ -88,7 +91,9 @@ func TestExits(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			dir := withHooks(t, oneHook)
-			write(t, filepath.Join(dir, "empty.json"), "[]")
+			for name, text := range map[string]string{"empty": "[]", "null": "null", "nothing": "", "mistake": "[{]"} {
+				write(t, filepath.Join(dir, name+".json"), text)
+			}
 			write(t, filepath.Join(dir, "running.pid"), strconv.Itoa(os.Getpid()))
 			server := begin(t, dir, c.args...)
 			if code := server.exit(); code != c.code {
