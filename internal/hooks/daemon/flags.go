@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -89,7 +90,7 @@ func usage(set *flag.FlagSet) {
 	fmt.Fprint(set.Output(), `Usage of fanfare hooks:
 
   fanfare hooks [flags]                              run commands on incoming webhooks
-  fanfare hooks check FILE... [--request FILE]       explain hooks files
+  fanfare hooks check FILE... [--request FILE]       explain hooks files; see 'fanfare hooks check -help'
 
 Reads the hooks files and the flags of adnanh/webhook. docs/hooks.md is the
 reference. Flags take one dash or two.
@@ -122,15 +123,7 @@ func (o *Options) compatible(set *flag.FlagSet) {
 		return nil
 	})
 	set.StringVar(&o.Server.Prefix, "urlprefix", server.DefaultPrefix, "`path` before the ids of hooks")
-	set.Func("http-methods", "comma-separated `methods` of hooks that name none (default all)", func(text string) error {
-		o.Server.Methods = nil
-		for method := range strings.SplitSeq(strings.ReplaceAll(text, " ", ""), ",") {
-			if method != "" {
-				o.Server.Methods = append(o.Server.Methods, strings.ToUpper(method))
-			}
-		}
-		return nil
-	})
+	methodsFlag(set, &o.Server.Methods)
 	set.Int64Var(&o.Server.MultipartMemory, "max-multipart-mem", server.DefaultMultipartMemory, "`bytes` that files of a form may take in memory; more go to disk")
 	set.BoolVar(&o.Server.UseRequestID, "x-request-id", false, "take the id of a request from X-Request-Id")
 	set.IntVar(&o.Server.RequestIDLimit, "x-request-id-limit", 0, "`bytes` of X-Request-Id that count; 0 is all")
@@ -158,16 +151,7 @@ func (o *Options) own(set *flag.FlagSet) {
 	})
 	set.StringVar(&o.AdminAddress, "admin-address", "", "`host:port` for /metrics, /healthz and /readyz (default none)")
 	duration(set, "shutdown-timeout", &o.ShutdownTimeout, DefaultShutdownTimeout, "how `long` requests and commands may take to end when the server is told to")
-	set.Func("trusted-proxies", "comma-separated `ranges` of proxies that are believed who the client is", func(text string) error {
-		for _, entry := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
-			prefix, err := spec.Prefix(entry)
-			if err != nil {
-				return err
-			}
-			o.Server.TrustedProxies = append(o.Server.TrustedProxies, prefix)
-		}
-		return nil
-	})
+	proxiesFlag(set, &o.Server.TrustedProxies)
 	positive(set, &o.Server.MaxBody, "max-body", server.DefaultMaxBody, "`bytes` of a request's body; more is answered 413")
 	positive(set, &o.Server.MaxBodies, "max-body-memory", server.DefaultMaxBodies, "`bytes` of all bodies together, parsed or not; more is answered 503")
 	positive(set, &o.Server.MaxOutput, "max-output", server.DefaultMaxOutput, "`bytes` of a command's output in an answer; the rest is dropped")
@@ -176,6 +160,33 @@ func (o *Options) own(set *flag.FlagSet) {
 	duration(set, "read-timeout", &o.Server.ReadTimeout, server.DefaultReadTimeout, "how `long` a body may take to arrive")
 	duration(set, "write-timeout", &o.Server.WriteTimeout, server.DefaultWriteTimeout, "how `long` a client may take to read an answer")
 	duration(set, "command-timeout", &o.Server.CommandTimeout, 0, "how `long` commands of hooks without command-timeout may run (default without end)")
+}
+
+// methodsFlag adds -http-methods.
+func methodsFlag(set *flag.FlagSet, target *[]string) {
+	set.Func("http-methods", "comma-separated `methods` of hooks that name none (default all)", func(text string) error {
+		*target = nil
+		for method := range strings.SplitSeq(strings.ReplaceAll(text, " ", ""), ",") {
+			if method != "" {
+				*target = append(*target, strings.ToUpper(method))
+			}
+		}
+		return nil
+	})
+}
+
+// proxiesFlag adds -trusted-proxies.
+func proxiesFlag(set *flag.FlagSet, target *[]netip.Prefix) {
+	set.Func("trusted-proxies", "comma-separated `ranges` of proxies that are believed who the client is", func(text string) error {
+		for _, entry := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
+			prefix, err := spec.Prefix(entry)
+			if err != nil {
+				return err
+			}
+			*target = append(*target, prefix)
+		}
+		return nil
+	})
 }
 
 // positive adds a flag for a number of at least 1.
