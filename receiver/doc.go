@@ -7,7 +7,8 @@
 // A request passes these steps in this order, and each has one answer for what
 // does not pass: nothing of a request is looked at before the step in front of
 // it has let it through. The body is read once, up to a limit, and what is
-// verified is those bytes; so are the bytes a handler sees.
+// verified is those bytes; so are the bytes a handler sees, unless they were
+// compressed: gzip is taken off behind the signature, up to the same limit.
 //
 // # Once
 //

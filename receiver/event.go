@@ -10,6 +10,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -37,8 +38,9 @@ const versionExtension = "dataversion"
 
 // Event is one thing that a sender says has happened.
 type Event struct {
-	// ID is the same whenever the event is sent again. Empty if the sender
-	// gives none: then it cannot be told from a repetition.
+	// ID is the same whenever the event is sent again; of a CloudEvent, unique
+	// within its Source. Empty if the sender gives none: then it cannot be told
+	// from a repetition.
 	ID string
 	// Type is what happened, as in `order.created`, without a version.
 	Type string
@@ -52,7 +54,8 @@ type Event struct {
 	// ContentType is the media type of Data.
 	ContentType string
 	// Data is the payload: of a Standard Webhooks body its `data`, of a
-	// CloudEvent its data, of anything else the whole body.
+	// CloudEvent its data, of GitHub's forms the field `payload`, of anything
+	// else the whole body.
 	Data []byte
 	// Extensions are the extension attributes of a CloudEvent.
 	Extensions map[string]string
@@ -71,7 +74,8 @@ func (e *Event) Decode(v any) error {
 }
 
 // DecodeEvents returns the events of a request. The body must have been
-// verified: nothing here is a check of where it comes from. An error is a
+// verified: nothing here is a check of where it comes from. If it was compressed
+// it must be so no more. An error is a
 // *Error of kind Malformed.
 func DecodeEvents(ctx context.Context, header http.Header, body []byte) ([]*Event, error) {
 	events, err := decode(ctx, header, body)
@@ -152,8 +156,14 @@ func fromCloudEvent(given event.Event) *Event {
 }
 
 // decodeGitHub reads what GitHub says in headers: `issues` with the action
-// `opened` is the type `issues.opened`.
+// `opened` is the type `issues.opened`. A hook whose content type was left as
+// GitHub proposes it sends a form, with the JSON in its field `payload`.
 func decodeGitHub(header http.Header, body []byte, media string) *Event {
+	if media == "application/x-www-form-urlencoded" {
+		if form, err := url.ParseQuery(string(body)); err == nil && form.Has("payload") {
+			body, media = []byte(form.Get("payload")), "application/json"
+		}
+	}
 	e := &Event{
 		ID: header.Get(headerGitHubDelivery), Type: header.Get(headerGitHubEvent),
 		ContentType: cmp.Or(media, "application/json"), Data: body,

@@ -96,6 +96,10 @@ func TestDecodeEvents(t *testing.T) {
 			[]receiver.Event{{ID: "g1", Type: "ping", ContentType: js, Data: []byte(`{}`)}},
 		},
 		{
+			"GitHub, as a form", head("Content-Type", "application/x-www-form-urlencoded", "X-GitHub-Event", "issues", "X-GitHub-Delivery", "g1"), `payload=%7B%22action%22%3A%22opened%22%7D`,
+			[]receiver.Event{{ID: "g1", Type: "issues.opened", ContentType: js, Data: []byte(`{"action":"opened"}`)}},
+		},
+		{
 			"Stripe", head("Content-Type", js, "Stripe-Signature", "t=1,v1=0"), `{"id":"evt_1","type":"charge.failed","created":1767323045,"api_version":"2026-01-01"}`,
 			[]receiver.Event{{
 				ID: "evt_1", Type: "charge.failed", Version: "2026-01-01", Time: at, ContentType: js,

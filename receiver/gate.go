@@ -2,6 +2,7 @@ package receiver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,22 +65,28 @@ func (g Gate) Validate() error {
 // *Error of kind Forbidden, TooLarge, Malformed (the body broke off) or
 // Unverified. The request's own Body can be read again afterwards.
 func (g Gate) Check(r *http.Request) ([]byte, error) {
-	if err := g.Origin.check(r); err != nil {
-		return nil, &Error{Forbidden, err}
-	}
-	body, err := g.read(r)
-	if err != nil {
-		return nil, err
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	return body, g.verify(r.Header, body)
+	body, _, err := g.check(r)
+	return body, err
 }
 
-func (g Gate) read(r *http.Request) ([]byte, error) {
-	most := g.MaxBodyBytes
-	if most == 0 {
-		most = DefaultMaxBodyBytes
+// check is Check, and says who has verified the request: nil if nobody had to.
+func (g Gate) check(r *http.Request) (body []byte, by *signature.Verifier, err error) {
+	if err := g.Origin.check(r); err != nil {
+		return nil, nil, &Error{Forbidden, err}
 	}
+	body, err = g.read(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	by, err = g.verify(r.Header, body)
+	return body, by, err
+}
+
+func (g Gate) maxBody() int64 { return cmp.Or(g.MaxBodyBytes, DefaultMaxBodyBytes) }
+
+func (g Gate) read(r *http.Request) ([]byte, error) {
+	most := g.maxBody()
 	if r.ContentLength > most {
 		return nil, &Error{TooLarge, fmt.Errorf("the body has %d bytes, at most %d are taken", r.ContentLength, most)}
 	}
@@ -96,24 +103,24 @@ func (g Gate) read(r *http.Request) ([]byte, error) {
 // verify asks one verifier after the other. What it returns is what the first
 // says: with one it is the reason, with several nobody knows whose the request
 // was meant to be.
-func (g Gate) verify(header http.Header, body []byte) error {
+func (g Gate) verify(header http.Header, body []byte) (by *signature.Verifier, err error) {
 	if len(g.Verifiers) == 0 {
 		if g.AllowUnsigned {
-			return nil
+			return nil, nil
 		}
-		return &Error{Unverified, errNobody}
+		return nil, &Error{Unverified, errNobody}
 	}
 	var first error
-	for _, v := range g.Verifiers {
-		err := v.Verify(header, body, time.Now())
+	for i := range g.Verifiers {
+		err := g.Verifiers[i].Verify(header, body, time.Now())
 		if err == nil {
-			return nil
+			return &g.Verifiers[i], nil
 		}
 		if first == nil {
 			first = err
 		}
 	}
-	return &Error{Unverified, first}
+	return nil, &Error{Unverified, first}
 }
 
 // bodyKey is where Middleware keeps the body in a request's context.

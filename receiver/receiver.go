@@ -56,7 +56,7 @@ type Config struct {
 
 // Queue says how much waits for handlers that run after the answer.
 type Queue struct {
-	Size         int           // events that wait; DefaultQueueSize
+	Size         int           // events that wait; DefaultQueueSize. A request with more is answered 413
 	Workers      int           // handlers at a time; DefaultQueueWorkers
 	DrainTimeout time.Duration // of Run's end; DefaultDrainTimeout
 }
@@ -119,8 +119,15 @@ type job struct {
 	claim *claim
 }
 
-// claim is the right to handle an event. An event without an ID has none: its
-// key is empty.
+// arrival is an event of a request, and by what it is recognised: see identify.
+type arrival struct {
+	*Event
+
+	identity string
+}
+
+// claim is the right to handle an event. An event without an identity has
+// none: its key is empty.
 type claim struct{ key, owner string }
 
 // claimKey is where a handler's context has its claim.
@@ -200,8 +207,11 @@ func (r *Receiver) handshake(w http.ResponseWriter, request *http.Request) {
 
 // receive takes a request through all steps.
 func (r *Receiver) receive(request *http.Request) error {
-	body, err := r.config.Check(request)
+	body, by, err := r.config.check(request)
 	if err != nil {
+		return err
+	}
+	if body, err = decompress(request.Header, body, r.config.maxBody()); err != nil {
 		return err
 	}
 	events, err := DecodeEvents(request.Context(), request.Header, body)
@@ -213,13 +223,14 @@ func (r *Receiver) receive(request *http.Request) error {
 			return &Error{Unhandled, fmt.Errorf("there is no handler for the type %q, version %q", e.Type, e.Version)}
 		}
 	}
+	arrivals := identify(events, request.Header, body, by)
 	if r.config.Queue != nil {
-		return r.enqueue(request.Context(), events)
+		return r.enqueue(request.Context(), arrivals)
 	}
 	// Each is handled whatever becomes of the others: what is done is
 	// remembered, so that only the rest is done again.
 	var first error
-	for _, e := range events {
+	for _, e := range arrivals {
 		if err := r.handleNow(request.Context(), e); err != nil && first == nil {
 			first = err
 		}
@@ -228,7 +239,7 @@ func (r *Receiver) receive(request *http.Request) error {
 }
 
 // handleNow claims an event, handles it and settles the claim.
-func (r *Receiver) handleNow(ctx context.Context, e *Event) error {
+func (r *Receiver) handleNow(ctx context.Context, e arrival) error {
 	held, standing, err := r.claim(ctx, e)
 	switch {
 	case err != nil:
@@ -238,15 +249,15 @@ func (r *Receiver) handleNow(ctx context.Context, e *Event) error {
 	case standing == Held:
 		return &Error{Busy, fmt.Errorf("event %s is being handled", e.ID)}
 	}
-	return r.handle(ctx, e, held)
+	return r.handle(ctx, e.Event, held)
 }
 
 // claim claims an event for a new owner.
-func (r *Receiver) claim(ctx context.Context, e *Event) (*claim, Standing, error) {
-	if e.ID == "" {
+func (r *Receiver) claim(ctx context.Context, e arrival) (*claim, Standing, error) {
+	if e.identity == "" {
 		return &claim{}, Claimed, nil
 	}
-	held := &claim{key: r.config.Name + "/" + e.ID, owner: rand.Text()}
+	held := &claim{key: r.config.Name + "/" + e.identity, owner: rand.Text()}
 	standing, err := r.config.Store.Claim(ctx, held.key, held.owner, r.config.Lease)
 	if err != nil {
 		return nil, 0, &Error{Broken, err}
@@ -299,7 +310,10 @@ func call(ctx context.Context, handler Handler, e *Event) (err error) {
 
 // enqueue claims all events of a request and has them wait for their handlers:
 // all, or none if there is no room.
-func (r *Receiver) enqueue(ctx context.Context, events []*Event) error {
+func (r *Receiver) enqueue(ctx context.Context, events []arrival) error {
+	if most := r.config.Queue.Size; len(events) > most {
+		return &Error{TooLarge, fmt.Errorf("the request has %d events, and at most %d can ever wait", len(events), most)}
+	}
 	if !r.enter() {
 		return &Error{Stopping, errors.New("the receiver does not run")}
 	}
@@ -316,7 +330,7 @@ func (r *Receiver) enqueue(ctx context.Context, events []*Event) error {
 			return err
 		}
 		if standing == Claimed {
-			jobs = append(jobs, job{context.WithoutCancel(ctx), e, held})
+			jobs = append(jobs, job{context.WithoutCancel(ctx), e.Event, held})
 		}
 	}
 	r.slots.Release(int64(len(events) - len(jobs)))

@@ -244,6 +244,11 @@ func TestQueue(t *testing.T) {
 		if want := []int{202, 202, 202, 202, 503, 503}; !slices.Equal(codes, want) {
 			t.Errorf("answered %v, want %v", codes, want)
 		}
+		batch := newHTTPRequest(http.MethodPost, strings.NewReader(`[1,2,3,4]`))
+		batch.Header.Set("Content-Type", "application/json")
+		if got := post(r, batch); got.Code != 413 { // there will never be room: so the sender halves it
+			t.Errorf("a batch larger than the queue: answered %d", got.Code)
+		}
 		if got := post(r, event("0", "a")); got.Code != 503 {
 			t.Errorf("a duplicate without room for it: answered %d", got.Code)
 		}

@@ -53,6 +53,10 @@ const (
 // whsec_… makes v1 signatures, whsk_… makes v1a ones.
 func Standard() Scheme { return Scheme{} }
 
+// IsStandard reports whether it is the scheme of Standard Webhooks: the one that
+// always has webhook-id in what it signs.
+func (s Scheme) IsStandard() bool { return s.style == styleStandard }
+
 // Stripe is the scheme of Stripe's webhooks: `Stripe-Signature: t=…,v1=…`, the
 // HMAC-SHA256 of "{timestamp}.{body}", in hex. The text of a secret is the
 // key. Several secrets make several v1 signatures.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,8 +51,8 @@ type Finding struct {
 	Valid bool
 	// Problem is why it is not, in one sentence. Empty if Valid.
 	Problem string
-	// Mistakes are what, put right, makes the signature hold. Empty if none of
-	// the usual ones was found.
+	// Mistakes are what, put right, makes the signature hold, or else what is
+	// wrong for sure. Empty if none of the usual ones was found.
 	Mistakes []string
 }
 
@@ -69,7 +70,21 @@ func Explain(c Case) Finding {
 		}
 	}
 	finding.Mistakes = c.search()
+	if hint := c.length(); hint != "" && len(finding.Mistakes) == 0 {
+		finding.Mistakes = []string{hint}
+	}
 	return finding
+}
+
+// length says if the body is not as long as the request says that it was. Nothing
+// tells then what it was, but it was not this.
+func (c Case) length() string {
+	text := c.Request.Header.Get("Content-Length")
+	sent, err := strconv.Atoi(text)
+	if err != nil || sent == len(c.Request.Body) {
+		return ""
+	}
+	return fmt.Sprintf("the body has %d bytes, and content-length says that %d were sent: it was cut, or decoded and encoded anew", len(c.Request.Body), sent)
 }
 
 // verify checks a request with secrets in text. One that cannot be read is no

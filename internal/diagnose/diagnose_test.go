@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,17 @@ func TestExplain(t *testing.T) {
 			c.Request.Body = b.Bytes()
 		}, false, []string{"without white space"}},
 		{"compacted", `{"a": 1, "b": ["x:,\"", 2]}`, func(c *diagnose.Case) { c.Request.Body = []byte(`{"a":1,"b":["x:,\"",2]}`) }, false, []string{"as Python writes it"}},
+		{"Fanfare's envelope around data with spaces", `{"type":"a","timestamp":"2026-01-02T03:04:05Z","data":{"order": 42, "b": [1, 2]}}`, func(c *diagnose.Case) {
+			c.Request.Body = []byte(`{"type":"a","timestamp":"2026-01-02T03:04:05Z","data":{"order":42,"b":[1,2]}}`)
+		}, false, []string{"its data with a space"}},
+		{"cut", body, func(c *diagnose.Case) {
+			c.Request.Header.Set("Content-Length", strconv.Itoa(len(body)))
+			c.Request.Body = c.Request.Body[:20]
+		}, false, []string{"the body has 20 bytes, and content-length says"}},
+		{"another secret, of the right length", body, func(c *diagnose.Case) {
+			c.Request.Header.Set("Content-Length", strconv.Itoa(len(body)))
+			c.Secrets = []string{"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"}
+		}, false, nil},
 		{"unescaped", body, func(c *diagnose.Case) {
 			c.Request.Body = bytes.ReplaceAll(c.Request.Body, []byte(`\u00f6`), []byte("ö"))
 		}, false, nil},

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/fanfare-dev/fanfare/signature"
@@ -118,8 +119,21 @@ func encodings(body []byte) []bodyMistake {
 		bodyMistake{bytes.ReplaceAll(compact.Bytes(), []byte("/"), []byte(`\/`)), "it was sent with \\/ for /, as PHP writes it"},
 		bodyMistake{bytes.ReplaceAll(compact.Bytes(), []byte(`\/`), []byte("/")), "it was sent with / where here is \\/"},
 		bodyMistake{sorted(body), "it was sent with sorted keys"},
+		bodyMistake{enveloped(compact.Bytes()), "the envelope was sent without white space, its data with a space after each colon and comma"},
 	)
 	return all
+}
+
+// enveloped writes a Standard Webhooks body as Fanfare does where the data was
+// published with spaces: it is passed on as it came, in an envelope without any.
+// nil if it is no such body.
+func enveloped(compact []byte) []byte {
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(compact, &keys) != nil || len(keys) != 3 || keys["type"] == nil || keys["timestamp"] == nil || keys["data"] == nil {
+		return nil
+	}
+	return slices.Concat([]byte(`{"type":`), keys["type"], []byte(`,"timestamp":`), keys["timestamp"],
+		[]byte(`,"data":`), spaced(keys["data"]), []byte("}"))
 }
 
 // spaced puts a space behind each colon and comma that is not in a string.

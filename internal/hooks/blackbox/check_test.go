@@ -1,6 +1,7 @@
 package blackbox_test
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -162,5 +163,74 @@ func TestCheckRequest(t *testing.T) {
 	}
 	if output, code := checked(t, dir, "none"); code != 1 || !strings.Contains(output, "none") {
 		t.Errorf("of no file the exit code is %d, and it says %s", code, output)
+	}
+}
+
+// A directory is checked as it is served; an id that is in two files, which the
+// server refuses to start with, is told.
+func TestCheckDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const rule = "trigger-rule: {match: {type: value, value: 1, parameter: {source: url, name: a}}}"
+	write(t, filepath.Join(dir, "a.yaml"), "- {id: x, execute-command: /bin/true, "+rule+"}\n- {id: z, execute-command: /bin/true, "+rule+"}\n")
+	write(t, filepath.Join(dir, "b.yml"), "\n- {id: z, execute-command: /bin/true, "+rule+"}\n")
+	write(t, filepath.Join(dir, "c.txt"), "{")
+	output, code := checked(t, dir, dir)
+	want := dir + "/a.yaml: 2 hooks, 0 errors, 0 warnings\n" +
+		dir + "/b.yml:2: error: hook \"z\" is in " + dir + "/a.yaml already\n" +
+		dir + "/b.yml: 1 hooks, 1 errors, 0 warnings\n"
+	if output != want || code != 1 {
+		t.Errorf("exit code %d, it says\n%s\nwant\n%s", code, output, want)
+	}
+	if output, code := checked(t, dir, "a.yaml", dir+"/b.yml"); code != 1 || !strings.Contains(output, `b.yml:2: error: hook "z" is in a.yaml already`) {
+		t.Errorf("exit code %d, it says\n%s", code, output)
+	}
+	if output, code := checked(t, dir, t.TempDir()); code != 0 || !strings.Contains(output, "there is no hooks file in this directory") {
+		t.Errorf("of an empty directory: exit code %d, it says\n%s", code, output)
+	}
+}
+
+// A relative command is looked up from here and run from there, as upstream's:
+// the warning says so.
+func TestCheckRelative(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	script(t, filepath.Join(dir, "sub"), "run", "#!/bin/sh\n")
+	write(t, filepath.Join(dir, "hooks.yaml"), "- {id: x, execute-command: run, command-working-directory: sub, trigger-rule: {and: []}}\n"+
+		"- {id: z, execute-command: run, command-working-directory: "+dir+"/sub, trigger-rule: {and: []}}\n")
+	output, _ := checked(t, dir, "hooks.yaml")
+	if strings.Count(output, "warning") != 2 || !strings.Contains(output, `hooks.yaml:1: warning: hook "x": a relative command in a relative command-working-directory`) {
+		t.Errorf("it says\n%s", output)
+	}
+}
+
+// Who sends the request, which proxies are believed, which methods count and what
+// the request is recognised by: all that the server would look at.
+func TestCheckRequestFrom(t *testing.T) {
+	t.Parallel()
+	dir := withHooks(t, `[{"id": "x", "execute-command": "/bin/true", "max-body-bytes": 10, "deduplicate-by": {"source": "header", "name": "X-Id"}, "deduplicate-window": "1h",
+		"trigger-rule": {"and": [{"match": {"type": "cidr", "ip-range": "192.0.2.0/24"}}, {"match": {"type": "ip-whitelist", "ip-range": "10.0.0.0/8"}}]}}]`)
+	cases := []struct {
+		name, request string
+		args          []string
+		want          string
+	}{
+		{"all is well", "POST /hooks/x\nX-Id: 7\nX-Forwarded-For: 192.0.2.1", []string{"-from", "10.0.0.1", "-trusted-proxies", "10.0.0.0/8"}, `once     "7": for 1h0m0s`},
+		{"elsewhere", "POST /hooks/x\nX-Id: 7\nX-Forwarded-For: 192.0.2.1", nil, `trigger-rule.and\[0\].match \(cidr\): false`},
+		{"ipv6", "POST /hooks/x", []string{"--from=::1"}, `match \(cidr\): false`},
+		{"no id", "POST /hooks/x\nX-Forwarded-For: 192.0.2.1", []string{"-from", "10.0.0.1", "-trusted-proxies", "10.0.0.0/8"}, `answer   400 "The request has no id to recognise it by\.": parameter node not found: X-Id`},
+		{"method", "GET /hooks/x", []string{"-http-methods", "post,put"}, `answer   405: the method is not one of POST, PUT\n`},
+		{"too large", "POST /hooks/x\n\n12345678901", nil, `answer   413 .*: the body has 11 bytes, and may have 10\n`},
+		{"no address", "POST /hooks/x", []string{"-from", "localhost"}, `-from is "localhost"; want an address`},
+	}
+	for _, c := range cases {
+		name := write(t, filepath.Join(dir, strings.ReplaceAll(c.name, " ", "-")), c.request)
+		output, _ := checked(t, dir, append([]string{"hooks.json", "-request", name}, c.args...)...)
+		if !regexp.MustCompile(c.want).MatchString(output) {
+			t.Errorf("%s: it says\n%s", c.name, output)
+		}
 	}
 }

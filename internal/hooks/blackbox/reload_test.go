@@ -218,6 +218,29 @@ func TestHotReloadRemovedLast(t *testing.T) {
 	}
 }
 
+// With -verbose it runs on without hooks, and sees the file come back. It once
+// went on with a watch that it had closed, and wrote of nothing else.
+func TestHotReloadRemovedLastAndBack(t *testing.T) {
+	t.Parallel()
+	dir := withHooks(t, hookFile("a"))
+	server := overTCP(t, dir, "-hotreload")
+	for range 3 {
+		from := server.log.len()
+		if err := os.Remove(filepath.Join(dir, "hooks.json")); err != nil {
+			t.Fatal(err)
+		}
+		server.log.await(t, from, `hooks file hooks\.json removed`)
+		server.has("", "a")
+		from = server.log.len()
+		write(t, filepath.Join(dir, "hooks.json"), hookFile("a"))
+		server.log.await(t, from, "\tloaded: a")
+		server.has("a", "a")
+	}
+	if text := server.log.text(); strings.Contains(text, "watching hooks files") {
+		t.Errorf("the watch is broken:\n%.2000s", text)
+	}
+}
+
 // A directory is all hooks files in it, as they come and go.
 func TestHooksDirectory(t *testing.T) {
 	t.Parallel()

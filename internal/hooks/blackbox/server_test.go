@@ -146,8 +146,14 @@ func write(t *testing.T, path, text string) string {
 // begin starts `fanfare hooks` in dir; it need not come to serve.
 func begin(t *testing.T, dir string, args ...string) *running {
 	t.Helper()
+	return beginWith(t, fanfare, dir, args...)
+}
+
+// beginWith is begin with a program that becomes fanfare.
+func beginWith(t *testing.T, program, dir string, args ...string) *running {
+	t.Helper()
 	s := &running{t: t, dir: dir, exited: make(chan struct{})}
-	s.cmd = exec.Command(fanfare, append([]string{"hooks"}, args...)...) //nolint:noctx // the test ends it itself
+	s.cmd = exec.Command(program, append([]string{"hooks"}, args...)...) //nolint:noctx // the test ends it itself
 	s.cmd.Dir = dir
 	s.cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
 	s.cmd.Stdout = &s.stdout

@@ -66,6 +66,9 @@ func TestExits(t *testing.T) {
 		{"log file cannot be opened", append(local, "-logfile", "none/log"), 1, "", `none/log`},
 		{"no hooks file", append(local, "-hooks", "none"), 1, noHooks, ""},
 		{"empty hooks file", append(local, "-hooks", "empty.json"), 1, noHooks, ""},
+		{"hooks file of null", append(local, "-hooks", "null.json"), 1, noHooks, ""},
+		{"hooks file of nothing", append(local, "-hooks", "nothing.json"), 1, noHooks, ""},
+		{"hooks file with a mistake", append(local, "-hooks", "mistake.json"), 1, noHooks, ""},
 		{"same file twice", append(local, "-hooks", "hooks.json", "-hooks", "hooks.json"), 1, "", `hook with the id x has already been loaded`},
 		{"no certificate", append(local, "-secure"), 0, "", `reading -cert and -key`},
 		{"tls version", append(local, "-secure", "-tls-min-version", "1.4"), 1, "", `-tls-min-version: want 1\.0, 1\.1, 1\.2 or 1\.3`},
@@ -76,6 +79,11 @@ func TestExits(t *testing.T) {
 		{"pidfile of a process that runs", append(local, "-pidfile", "running.pid"), 1, "", `is running`},
 		{"bad prefix", append(local, "-urlprefix", "a{b"), 1, "", `urlprefix`},
 		{"own flag", []string{"-max-body", "0"}, 2, "", `want a number of at least 1`},
+		{"number with a unit", []string{"-max-body", "32M"}, 2, "", `want a number of at least 1`},
+		{"number too large", []string{"-max-commands", "99999999999999999999"}, 2, "", `want a number of at least 1`},
+		{"negative duration", []string{"-read-timeout", "-5s"}, 2, "", `(?s)for flag -read-timeout: want a duration such as 30s or 5m`},
+		{"no duration", []string{"-write-timeout", "0"}, 2, "", `want a duration`},
+		{"duration in words", []string{"-command-timeout", "soon"}, 2, "", `want a duration`},
 		{"log format", []string{"-log-format", "xml"}, 2, "", `want text or json`},
 		{"trusted proxies", []string{"-trusted-proxies", "10.0.0.0/99"}, 2, "", `want an address or a CIDR range`},
 	}
@@ -83,7 +91,9 @@ func TestExits(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			dir := withHooks(t, oneHook)
-			write(t, filepath.Join(dir, "empty.json"), "[]")
+			for name, text := range map[string]string{"empty": "[]", "null": "null", "nothing": "", "mistake": "[{]"} {
+				write(t, filepath.Join(dir, name+".json"), text)
+			}
 			write(t, filepath.Join(dir, "running.pid"), strconv.Itoa(os.Getpid()))
 			server := begin(t, dir, c.args...)
 			if code := server.exit(); code != c.code {

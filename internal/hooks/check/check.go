@@ -4,6 +4,7 @@ package check
 import (
 	"cmp"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -40,25 +41,47 @@ func (l *lines) warn(node *yaml.Node, format string, args ...any) {
 	l.problems = append(l.problems, Problem{node.Line, false, fmt.Sprintf(format, args...)})
 }
 
-// Text finds the problems in the text of a hooks file, and how many hooks it
-// has.
-func Text(text []byte) (problems []Problem, hooks int) {
+// Found is what Text has found in a file.
+type Found struct {
+	Problems []Problem
+	Hooks    int
+	IDs      map[string]int // :: id -> line
+}
+
+// Elsewhere returns the problems of the file beside others, whose ids are given
+// with the file each is in: with an id twice the server does not start.
+func (f Found) Elsewhere(ids map[string]string) []Problem {
+	problems := slices.Clone(f.Problems)
+	for id, line := range f.IDs {
+		if other, ok := ids[id]; ok {
+			problems = append(problems, Problem{line, true, fmt.Sprintf("hook %q is in %s already", id, other)})
+		}
+	}
+	return sorted(problems)
+}
+
+// Text finds the problems in the text of a hooks file.
+func Text(text []byte) Found {
 	where := locate(text)
 	decoded, err := spec.Decode(text)
 	if err != nil {
 		if !slices.ContainsFunc(where.problems, func(p Problem) bool { return p.Fatal }) {
 			where.problems = append(where.problems, Problem{lineIn(err), true, err.Error()})
 		}
-		return sorted(where.problems), 0
+		return Found{Problems: sorted(where.problems)}
 	}
 	c := &checker{lines: where}
 	c.duplicates(decoded)
+	ids := map[string]int{}
 	for i := range decoded {
 		path := "[" + strconv.Itoa(i) + "]"
 		c.hook(&decoded[i], path)
 		c.complete(&decoded[i], path)
+		if _, ok := ids[decoded[i].ID]; !ok {
+			ids[decoded[i].ID] = c.of(path + ".id")
+		}
 	}
-	return sorted(where.problems), len(decoded)
+	return Found{Problems: sorted(where.problems), Hooks: len(decoded), IDs: ids}
 }
 
 func sorted(problems []Problem) []Problem {
@@ -125,6 +148,8 @@ func (c *checker) hook(h *spec.Hook, path string) {
 		c.fatal(path, "hook %q: it has no execute-command", h.ID)
 	} else if _, err := command.Find(h.Command, h.Dir); err != nil {
 		say("execute-command", "%v", err)
+	} else if h.Dir != "" && !filepath.IsAbs(h.Dir) && !filepath.IsAbs(h.Command) {
+		say("execute-command", "a relative command in a relative command-working-directory is looked up here and then there, and never found")
 	}
 	for key, code := range map[string]int{
 		"success-http-response-code": h.SuccessCode, "trigger-rule-mismatch-http-response-code": h.MismatchCode,

@@ -15,20 +15,20 @@ func FuzzFile(f *testing.F) {
 	f.Add("- &a {id: x, <<: *a}\n")
 	f.Add("- {id: x, deduplicate-by: ~, max-queue: 1, trigger-rule: {not: {}}}")
 	f.Fuzz(func(t *testing.T, text string) {
-		problems, hooks := check.Text([]byte(text))
+		found := check.Text([]byte(text))
 		loaded, err := spec.Parse([]byte(text))
-		if err == nil && len(loaded.Hooks) != hooks {
-			t.Fatalf("%d hooks are checked, %d loaded", hooks, len(loaded.Hooks))
+		if err == nil && len(loaded.Hooks) != found.Hooks {
+			t.Fatalf("%d hooks are checked, %d loaded", found.Hooks, len(loaded.Hooks))
 		}
 		fatal := false
-		for _, problem := range problems {
+		for _, problem := range found.Problems {
 			fatal = fatal || problem.Fatal
 			if problem.Line < 0 {
 				t.Fatalf("line %d: %v", problem.Line, problem)
 			}
 		}
 		if err != nil && !fatal {
-			t.Fatalf("it cannot be loaded (%v), and nothing is wrong: %v", err, problems)
+			t.Fatalf("it cannot be loaded (%v), and nothing is wrong: %v", err, found.Problems)
 		}
 	})
 }

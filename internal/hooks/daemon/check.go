@@ -7,7 +7,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -31,9 +33,13 @@ func Check(args []string, stdout, stderr io.Writer) error {
 		fmt.Fprint(stderr, "Usage of fanfare hooks check:\n\n  fanfare hooks check FILE... [--request FILE]\n\n")
 		set.PrintDefaults()
 	}
-	request := set.String("request", "", "`file` with a request, as it is on the wire: say what would be done with it, rule by rule")
-	templated := set.Bool("template", false, "run hooks files through Go's text/template")
-	prefix := set.String("urlprefix", server.DefaultPrefix, "`path` before the ids of hooks")
+	c := checking{stdout: stdout, ids: map[string]string{}}
+	set.StringVar(&c.request, "request", "", "`file` with a request, as it is on the wire, or - for standard input: say what would be done with it, rule by rule")
+	set.StringVar(&c.from, "from", "127.0.0.1", "`address` that the request comes from")
+	set.BoolVar(&c.templated, "template", false, "run hooks files through Go's text/template")
+	set.StringVar(&c.server.Prefix, "urlprefix", server.DefaultPrefix, "`path` before the ids of hooks")
+	methodsFlag(set, &c.server.Methods)
+	proxiesFlag(set, &c.server.TrustedProxies)
 	paths, err := parseMixed(set, args)
 	if errors.Is(err, flag.ErrHelp) {
 		return &ExitError{Code: 0}
@@ -45,12 +51,16 @@ func Check(args []string, stdout, stderr io.Writer) error {
 		fmt.Fprintln(stderr, "fanfare hooks check: want a hooks file")
 		return &ExitError{Code: exitUsage}
 	}
+	if _, err := netip.ParseAddr(c.from); err != nil {
+		fmt.Fprintf(stderr, "fanfare hooks check: -from is %q; want an address\n", c.from)
+		return &ExitError{Code: exitUsage}
+	}
 	failed := false
 	for _, path := range paths {
-		failed = checkFile(stdout, path, *templated) || failed
+		failed = c.path(path) || failed
 	}
-	if *request != "" {
-		if err := explain(stdout, *request, paths, *templated, *prefix); err != nil {
+	if c.request != "" {
+		if err := c.explain(paths); err != nil {
 			fmt.Fprintf(stderr, "fanfare hooks check: %v\n", err)
 			failed = true
 		}
@@ -59,6 +69,15 @@ func Check(args []string, stdout, stderr io.Writer) error {
 		return &ExitError{Code: exitFailed}
 	}
 	return nil
+}
+
+// checking is one run of Check.
+type checking struct {
+	stdout        io.Writer
+	request, from string
+	templated     bool
+	server        server.Config
+	ids           map[string]string // :: id -> file that has it
 }
 
 // parseMixed parses flags that may stand behind arguments too, and returns the
@@ -77,49 +96,74 @@ func parseMixed(set *flag.FlagSet, args []string) ([]string, error) {
 	}
 }
 
-// checkFile prints the problems of a file, and reports whether there are
+// path checks a file, or all of a directory, and reports whether there are
 // errors.
-func checkFile(w io.Writer, path string, templated bool) (failed bool) {
-	text, err := spec.ReadText(path, templated)
+func (c *checking) path(path string) (failed bool) {
+	files, err := server.FilesIn(path)
 	if err != nil {
-		fmt.Fprintf(w, "%s: error: %v\n", path, err)
+		fmt.Fprintf(c.stdout, "%s: error: %v\n", path, err)
 		return true
 	}
-	problems, hooks := check.Text(text)
+	for _, file := range files {
+		failed = c.file(file) || failed
+	}
+	if len(files) == 0 {
+		fmt.Fprintf(c.stdout, "%s: warning: there is no hooks file in this directory\n", path)
+	}
+	return failed
+}
+
+// file prints the problems of a file, and reports whether there are errors.
+func (c *checking) file(path string) (failed bool) {
+	text, err := spec.ReadText(path, c.templated)
+	if err != nil {
+		fmt.Fprintf(c.stdout, "%s: error: %v\n", path, err)
+		return true
+	}
+	found := check.Text(text)
+	problems := found.Elsewhere(c.ids)
 	fatal := 0
 	for _, problem := range problems {
-		fmt.Fprintf(w, "%s:%d: %s\n", path, problem.Line, problem)
+		fmt.Fprintf(c.stdout, "%s:%d: %s\n", path, problem.Line, problem)
 		if problem.Fatal {
 			fatal++
 		}
 	}
-	fmt.Fprintf(w, "%s: %d hooks, %d errors, %d warnings\n", path, hooks, fatal, len(problems)-fatal)
+	for id := range found.IDs {
+		c.ids[id] = path
+	}
+	fmt.Fprintf(c.stdout, "%s: %d hooks, %d errors, %d warnings\n", path, found.Hooks, fatal, len(problems)-fatal)
 	return fatal > 0
 }
 
-// explain prints what would be done with the request in a file.
-func explain(w io.Writer, requestPath string, paths []string, templated bool, prefix string) error {
-	r, body, err := readRequest(requestPath)
+// explain prints what would be done with the request.
+func (c *checking) explain(paths []string) error {
+	r, body, err := readRequest(c.request)
 	if err != nil {
 		return fmt.Errorf("reading --request: %w", err)
 	}
-	log := journal.New(nil, journal.Text)
-	library := server.NewLibrary(paths, templated, log)
-	if err := library.Load(); err != nil {
+	r.RemoteAddr = net.JoinHostPort(c.from, "0")
+	config := c.server
+	config.Journal = journal.New(nil, journal.Text)
+	config.Library = server.NewLibrary(paths, c.templated, config.Journal)
+	if err := config.Library.Load(); err != nil {
 		return fmt.Errorf("loading hooks: %w", err)
 	}
-	return server.Explain(w, server.Config{Library: library, Journal: log, Prefix: prefix}, r, body)
+	return server.Explain(c.stdout, config, r, body)
 }
 
 // readRequest reads a request as it is on the wire. Lines may end without a
 // carriage return, HTTP/1.1 may be left out, and the body is what is left, or
 // as much of it as Content-Length says.
 func readRequest(path string) (*http.Request, []byte, error) {
-	file, err := os.Open(path) //nolint:gosec // the path is the operator's to choose
-	if err != nil {
-		return nil, nil, err
+	file := os.Stdin
+	if path != "-" {
+		var err error
+		if file, err = os.Open(path); err != nil { //nolint:gosec // the path is the operator's to choose
+			return nil, nil, err
+		}
+		defer file.Close() //nolint:errcheck // only read from, or already ended
 	}
-	defer file.Close() //nolint:errcheck // only read from, or already ended
 	text, err := io.ReadAll(io.LimitReader(file, maxRequestBytes))
 	if err != nil {
 		return nil, nil, err
@@ -144,7 +188,6 @@ func parseRequest(text []byte) (*http.Request, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	r.RemoteAddr = "127.0.0.1:0" // nobody knows who sent it
 	if length := r.ContentLength; length > 0 && length <= int64(len(body)) {
 		body = body[:length]
 	}

@@ -6,6 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/bits"
+	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,7 +17,7 @@ import (
 	"github.com/fanfare-dev/fanfare/internal/hooks/spec"
 )
 
-// DefaultShutdownTimeout is how long requests and commands have to end when
+// DefaultShutdownTimeout is how `long` requests and commands have to end when
 // the server ends.
 const DefaultShutdownTimeout = 30 * time.Second
 
@@ -87,7 +90,7 @@ func usage(set *flag.FlagSet) {
 	fmt.Fprint(set.Output(), `Usage of fanfare hooks:
 
   fanfare hooks [flags]                              run commands on incoming webhooks
-  fanfare hooks check FILE... [--request FILE]       explain hooks files
+  fanfare hooks check FILE... [--request FILE]       explain hooks files; see 'fanfare hooks check -help'
 
 Reads the hooks files and the flags of adnanh/webhook. docs/hooks.md is the
 reference. Flags take one dash or two.
@@ -120,15 +123,7 @@ func (o *Options) compatible(set *flag.FlagSet) {
 		return nil
 	})
 	set.StringVar(&o.Server.Prefix, "urlprefix", server.DefaultPrefix, "`path` before the ids of hooks")
-	set.Func("http-methods", "comma-separated `methods` of hooks that name none (default all)", func(text string) error {
-		o.Server.Methods = nil
-		for method := range strings.SplitSeq(strings.ReplaceAll(text, " ", ""), ",") {
-			if method != "" {
-				o.Server.Methods = append(o.Server.Methods, strings.ToUpper(method))
-			}
-		}
-		return nil
-	})
+	methodsFlag(set, &o.Server.Methods)
 	set.Int64Var(&o.Server.MultipartMemory, "max-multipart-mem", server.DefaultMultipartMemory, "`bytes` that files of a form may take in memory; more go to disk")
 	set.BoolVar(&o.Server.UseRequestID, "x-request-id", false, "take the id of a request from X-Request-Id")
 	set.IntVar(&o.Server.RequestIDLimit, "x-request-id-limit", 0, "`bytes` of X-Request-Id that count; 0 is all")
@@ -155,34 +150,71 @@ func (o *Options) own(set *flag.FlagSet) {
 		return nil
 	})
 	set.StringVar(&o.AdminAddress, "admin-address", "", "`host:port` for /metrics, /healthz and /readyz (default none)")
-	set.DurationVar(&o.ShutdownTimeout, "shutdown-timeout", DefaultShutdownTimeout, "how long requests and commands may take to end when the server is told to")
+	duration(set, "shutdown-timeout", &o.ShutdownTimeout, DefaultShutdownTimeout, "how `long` requests and commands may take to end when the server is told to")
+	proxiesFlag(set, &o.Server.TrustedProxies)
+	positive(set, &o.Server.MaxBody, "max-body", server.DefaultMaxBody, "`bytes` of a request's body; more is answered 413")
+	positive(set, &o.Server.MaxBodies, "max-body-memory", server.DefaultMaxBodies, "`bytes` of all bodies together, parsed or not; more is answered 503")
+	positive(set, &o.Server.MaxOutput, "max-output", server.DefaultMaxOutput, "`bytes` of a command's output in an answer; the rest is dropped")
+	positive(set, &o.Server.MaxCommands, "max-commands", server.DefaultMaxCommands, "`number` of commands that run at a time")
+	positive(set, &o.Server.MaxWaiting, "max-waiting", server.DefaultMaxWaiting, "`number` of commands that wait for one to end; more are answered 503")
+	duration(set, "read-timeout", &o.Server.ReadTimeout, server.DefaultReadTimeout, "how `long` a body may take to arrive")
+	duration(set, "write-timeout", &o.Server.WriteTimeout, server.DefaultWriteTimeout, "how `long` a client may take to read an answer")
+	duration(set, "command-timeout", &o.Server.CommandTimeout, 0, "how `long` commands of hooks without command-timeout may run (default without end)")
+}
+
+// methodsFlag adds -http-methods.
+func methodsFlag(set *flag.FlagSet, target *[]string) {
+	set.Func("http-methods", "comma-separated `methods` of hooks that name none (default all)", func(text string) error {
+		*target = nil
+		for method := range strings.SplitSeq(strings.ReplaceAll(text, " ", ""), ",") {
+			if method != "" {
+				*target = append(*target, strings.ToUpper(method))
+			}
+		}
+		return nil
+	})
+}
+
+// proxiesFlag adds -trusted-proxies.
+func proxiesFlag(set *flag.FlagSet, target *[]netip.Prefix) {
 	set.Func("trusted-proxies", "comma-separated `ranges` of proxies that are believed who the client is", func(text string) error {
 		for _, entry := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
 			prefix, err := spec.Prefix(entry)
 			if err != nil {
 				return err
 			}
-			o.Server.TrustedProxies = append(o.Server.TrustedProxies, prefix)
+			*target = append(*target, prefix)
 		}
 		return nil
 	})
-	positive(set, &o.Server.MaxBody, "max-body", server.DefaultMaxBody, "`bytes` of a request's body; more is answered 413")
-	positive(set, &o.Server.MaxBodies, "max-body-memory", server.DefaultMaxBodies, "`bytes` of all bodies together, parsed or not; more is answered 503")
-	positive(set, &o.Server.MaxOutput, "max-output", server.DefaultMaxOutput, "`bytes` of a command's output in an answer; the rest is dropped")
-	positive(set, &o.Server.MaxCommands, "max-commands", server.DefaultMaxCommands, "`number` of commands that run at a time")
-	positive(set, &o.Server.MaxWaiting, "max-waiting", server.DefaultMaxWaiting, "`number` of commands that wait for one to end; more are answered 503")
-	set.DurationVar(&o.Server.ReadTimeout, "read-timeout", server.DefaultReadTimeout, "how long a body may take to arrive")
-	set.DurationVar(&o.Server.WriteTimeout, "write-timeout", server.DefaultWriteTimeout, "how long a client may take to read an answer")
-	set.DurationVar(&o.Server.CommandTimeout, "command-timeout", 0, "how long commands of hooks without command-timeout may run (default without end)")
 }
 
 // positive adds a flag for a number of at least 1.
 func positive[T int | int64](set *flag.FlagSet, target *T, name string, value T, help string) {
 	*target = value
 	set.Func(name, fmt.Sprintf("%s (default %d)", help, value), func(text string) error {
-		if _, err := fmt.Sscanf(text, "%d", target); err != nil || *target < 1 {
+		n, err := strconv.ParseInt(text, 10, bits.UintSize)
+		if err != nil || n < 1 {
 			return errors.New("want a number of at least 1")
 		}
+		*target = T(n)
+		return nil
+	})
+}
+
+// duration adds a flag for a time such as 30s. Without any it is value, and 0 is
+// only wanted where that is: it means never.
+func duration(set *flag.FlagSet, name string, target *time.Duration, value time.Duration, help string) {
+	*target = value
+	if value > 0 {
+		help = fmt.Sprintf("%s (default %v)", help, value)
+	}
+	set.Func(name, help, func(text string) error {
+		d, err := spec.Duration(text)
+		if err != nil || text == "" || d == 0 && value > 0 {
+			return errors.New("want a duration such as 30s or 5m")
+		}
+		*target = d
 		return nil
 	})
 }

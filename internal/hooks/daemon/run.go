@@ -229,6 +229,7 @@ func (d *Daemon) secure(listener net.Listener) (secured net.Listener, scheme str
 // watch reloads hooks files as they change. The removal of the last one ends
 // the process, unless the flags say that it may run without.
 func (d *Daemon) watch(ctx context.Context, watcher *server.Watcher) error {
+	defer watcher.Close() //nolint:errcheck // nothing is written
 	for {
 		err := watcher.Run(ctx)
 		if !errors.Is(err, server.ErrNoHooks) || !d.options.Verbose && !d.options.NoPanic {

@@ -2,8 +2,12 @@ package server
 
 import (
 	"container/list"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
+
+	"github.com/fanfare-dev/fanfare/internal/hooks/request"
 )
 
 // Limits of what is remembered to recognise duplicates.
@@ -16,6 +20,25 @@ const (
 	// maxIDBytes bounds an id.
 	maxIDBytes = 512
 )
+
+// idOf returns by what a request to the hook is recognised: empty if by nothing,
+// and an error if there should be something.
+func (h *hook) idOf(r *request.Request) (string, error) {
+	by := h.spec.DeduplicateBy
+	if by == nil {
+		return "", nil
+	}
+	id, err := r.Value(*by)
+	switch {
+	case err != nil:
+		return "", err
+	case id == "":
+		return "", errors.New("it is empty")
+	case len(id) > maxIDBytes:
+		return "", fmt.Errorf("it has %d bytes, more than %d", len(id), maxIDBytes)
+	}
+	return id, nil
+}
 
 // claimed says what is known of an id.
 type claimed int

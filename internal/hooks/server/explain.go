@@ -57,10 +57,18 @@ func (e *explanation) explain(r *http.Request, body []byte) {
 	}
 	e.printf("  hook     %q", id)
 	if !s.allows(found, r.Method) {
-		e.printf("  answer   405: the method is not one of %s", strings.Join(append(found.methods, s.config.Methods...), ", "))
+		methods := found.methods
+		if len(methods) == 0 {
+			methods = s.config.Methods
+		}
+		e.printf("  answer   405: the method is not one of %s", strings.Join(methods, ", "))
 		return
 	}
-	if parsed := e.parse(found, r, body); parsed != nil && e.evaluate(found, parsed) {
+	if limit := s.bodyLimit(found); int64(len(body)) > limit {
+		e.printf("  answer   413 %q: the body has %d bytes, and may have %d", textTooLarge, len(body), limit)
+		return
+	}
+	if parsed := e.parse(found, r, body); parsed != nil && e.evaluate(found, parsed) && e.recognise(found, parsed) {
 		e.command(found, parsed)
 	}
 }
@@ -123,6 +131,19 @@ func (e *explanation) step(step rules.Step) {
 		what += " (" + step.About + ")"
 	}
 	e.printf("  rule     %s: %s", what, result)
+}
+
+// recognise tells by what a second delivery is recognised, and returns whether
+// there is such a thing, or need be none.
+func (e *explanation) recognise(found *hook, parsed *request.Request) bool {
+	id, err := found.idOf(parsed)
+	switch {
+	case err != nil:
+		e.printf("  answer   400 %q: %v", textNoID, err)
+	case id != "":
+		e.printf("  once     %q: for %v another request with it is not run", id, found.window)
+	}
+	return err == nil
 }
 
 func (e *explanation) command(found *hook, parsed *request.Request) {

@@ -124,12 +124,11 @@ func (s *Server) dismiss() {
 
 // claim takes the id of a request for its command, or answers why not.
 func (c *call) claim(made *job, parsed *request.Request) bool {
-	by := c.hook.spec.DeduplicateBy
-	if by == nil {
+	if c.hook.spec.DeduplicateBy == nil {
 		return true
 	}
-	id, err := parsed.Value(*by)
-	if err != nil || id == "" || len(id) > maxIDBytes {
+	id, err := c.hook.idOf(parsed)
+	if err != nil {
 		c.log.Printf("error finding the id of the request: %v", err)
 		c.w.answer(http.StatusBadRequest, textNoID)
 		return false

@@ -149,23 +149,41 @@ func (l *Library) reload(file *hooksFile) {
 	l.journal.Printf("couldn't load hooks from file! %v", err)
 }
 
-// expand returns the files that path stands for.
-func (l *Library) expand(path string) []*hooksFile {
+// FilesIn returns the hooks files that path stands for: itself, or, if it is a
+// directory, those in it, sorted by name.
+func FilesIn(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.IsDir() {
-		return []*hooksFile{{path: path}}
+		return []string{path}, nil //nolint:nilerr // who reads it sees
 	}
 	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, entry := range entries {
+		name := entry.Name()
+		if slices.Contains([]string{".json", ".yaml", ".yml"}, filepath.Ext(name)) && !strings.HasPrefix(name, ".") {
+			files = append(files, filepath.Join(path, name))
+		}
+	}
+	return files, nil
+}
+
+// expand returns the files that path stands for.
+func (l *Library) expand(path string) []*hooksFile {
+	paths, err := FilesIn(path)
 	if err != nil {
 		l.journal.Printf("couldn't load hooks from directory! %v", err)
 		return nil
 	}
 	var files []*hooksFile
-	for _, entry := range entries { // sorted by name
-		name := entry.Name()
-		if slices.Contains([]string{".json", ".yaml", ".yml"}, filepath.Ext(name)) && !strings.HasPrefix(name, ".") {
-			files = append(files, &hooksFile{path: filepath.Join(path, name), folder: path})
+	for _, one := range paths {
+		file := &hooksFile{path: one}
+		if one != path {
+			file.folder = path
 		}
+		files = append(files, file)
 	}
 	return files
 }

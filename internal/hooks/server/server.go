@@ -232,15 +232,19 @@ func (s *Server) allows(h *hook, method string) bool {
 	return len(methods) == 0 || slices.Contains(methods, method)
 }
 
+// bodyLimit returns how many bytes a body for the hook may have.
+func (s *Server) bodyLimit(h *hook) int64 {
+	if own := h.spec.MaxBodyBytes; own > 0 {
+		return min(own, s.config.MaxBody)
+	}
+	return s.config.MaxBody
+}
+
 // readBody reads the body, or answers why it cannot be had.
 func (c *call) readBody() (body []byte, ok bool) {
 	s := c.server
 	c.body = share{from: s.bodies}
-	limit := s.config.MaxBody
-	if own := c.hook.spec.MaxBodyBytes; own > 0 && own < limit {
-		limit = own
-	}
-	body, err := readBody(c.w.ResponseWriter, c.r, limit, s.config.ReadTimeout, &c.body)
+	body, err := readBody(c.w.ResponseWriter, c.r, s.bodyLimit(c.hook), s.config.ReadTimeout, &c.body)
 	if err == nil && !c.body.take(request.ParsedBytes(body)) {
 		err = errNoMemory
 	}

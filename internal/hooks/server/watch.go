@@ -37,7 +37,7 @@ type Watcher struct {
 }
 
 // NewWatcher begins to watch the library's files, which must be loaded. What
-// has changed since then is noticed by Run.
+// has changed since then is noticed by Run. It must be closed.
 func NewWatcher(l *Library) (*Watcher, error) {
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -51,10 +51,13 @@ func NewWatcher(l *Library) (*Watcher, error) {
 	return w, nil
 }
 
+// Close ends watching. It must not be called while Run runs.
+func (w *Watcher) Close() error { return w.notify.Close() }
+
 // Run reloads what changes until ctx ends; then it returns nil. It fails with
-// ErrNoHooks when the last file has been removed.
+// ErrNoHooks when the last file has been removed; it may be called again then,
+// and goes on.
 func (w *Watcher) Run(ctx context.Context) error {
-	defer w.notify.Close()    //nolint:errcheck // nothing is written
 	timer := time.NewTimer(0) // something may have changed since the files were loaded
 	defer timer.Stop()
 	var since time.Time // of the first event that was not looked at; zero if there is none
