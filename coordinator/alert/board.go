@@ -208,6 +208,7 @@ func (b *Board) Advance(now time.Time) []Change {
 	var changes []Change
 	for key, e := range b.entries {
 		if change, ok := e.advance(key, now); ok {
+			change.ID = key.ID() // not before: most of the time nothing has happened
 			changes = append(changes, change)
 			if change.Transition == Resolves && !change.Kept {
 				b.held--
@@ -220,9 +221,10 @@ func (b *Board) Advance(now time.Time) []Change {
 	return changes
 }
 
+// advance returns what has happened to an entry, without an id.
 func (e *entry) advance(key Key, now time.Time) (Change, bool) {
 	muted := now.Before(e.rule.Mute)
-	change := Change{ID: key.ID(), Tenant: key.Tenant, Tell: !muted, key: key}
+	change := Change{Tenant: key.Tenant, Tell: !muted, key: key}
 	switch {
 	case e.holds && !e.fires():
 		if now.Sub(e.since) < e.rule.For {

@@ -2,6 +2,7 @@ package alert
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
@@ -107,11 +108,15 @@ func (s *Subscription) judge(c *Condition, now time.Time) {
 		c.Text = "the endpoint is disabled: " + s.ModeReason
 	case FailureRatio:
 		c.Holds = active && s.Attempts >= minAttempts && float64(s.Failed) >= rule.Threshold*float64(s.Attempts)
-		c.Text = fmt.Sprintf("%d of %d attempts within %v have failed", s.Failed, s.Attempts, rule.Period)
+		c.Text = fmt.Sprintf("%d of %d attempts within %s have failed", s.Failed, s.Attempts, length(rule.Period))
 	case DeliveryDead:
 		c.Holds = s.Died > 0 && float64(s.Died) >= rule.Threshold
 		c.Evidence = s.Dead
-		c.Text = fmt.Sprintf("%d deliveries were given up within %v", s.Died, rule.Period)
+		given := "deliveries were"
+		if s.Died == 1 {
+			given = "delivery was"
+		}
+		c.Text = fmt.Sprintf("%d %s given up within %s", s.Died, given, length(rule.Period))
 	case BacklogAge:
 		c.Holds = active && !s.Oldest.IsZero() && now.Sub(s.Oldest) >= rule.Period
 		c.Since = s.Oldest.Add(rule.Period)
@@ -152,6 +157,17 @@ func ends(at, now time.Time, within time.Duration) bool {
 
 // moment shows a time.
 func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// length shows how long something takes, without the zeros of less: 1h30m.
+func length(d time.Duration) string {
+	text := d.String()
+	for _, zeros := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zeros) {
+			text = text[:len(text)-2]
+		}
+	}
+	return text
+}
 
 // Cluster is what is known of the cluster.
 type Cluster struct {

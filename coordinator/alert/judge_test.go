@@ -12,6 +12,27 @@ import (
 	fanfarev1 "github.com/fanfare-dev/fanfare/proto/fanfare/v1"
 )
 
+func TestSummaries(t *testing.T) {
+	for want, seen := range map[string]alert.Subscription{
+		"1 delivery was given up within 1h":                     {Died: 1},
+		"2 deliveries were given up within 1h":                  {Died: 2},
+		"30 of 40 attempts within 10m have failed":              {Attempts: 40, Failed: 30},
+		"what is owed has waited since 2026-03-01 10:00:00 UTC": {Oldest: start.Add(-2 * time.Hour)},
+	} {
+		alert.Judge(seen, alert.Rules{}, start, func(c alert.Condition) {
+			if c.Holds && c.Text != want {
+				t.Errorf("of %+v it is said that %s, want %s", seen, c.Text, want)
+			}
+		})
+	}
+	rules := alert.Rules{Tenant: []*fanfarev1.AlertRule{{Name: "failure_ratio", Threshold: 0.1, Period: durationpb.New(90*time.Minute + 5*time.Second)}}}
+	alert.Judge(alert.Subscription{Attempts: 20, Failed: 2}, rules, start, func(c alert.Condition) {
+		if want := "2 of 20 attempts within 1h30m5s have failed"; c.Holds && c.Text != want {
+			t.Errorf("it is said that %s, want %s", c.Text, want)
+		}
+	})
+}
+
 func TestJudge(t *testing.T) {
 	const day, retention = 24 * time.Hour, 7 * 24 * time.Hour
 	ago := func(d time.Duration) time.Time { return start.Add(-d) }

@@ -81,8 +81,9 @@ func typicalSubscription(number int) *linkv1.StoredSubscription {
 	}
 }
 
-// fold folds a record twice, as leader and follower do.
-func (g *graveyard) fold(record *linkv1.Record) {
+// fold folds a record twice, as leader and follower do, and returns what the
+// follower's fold says.
+func (g *graveyard) fold(record *linkv1.Record) ledger.Result {
 	g.tb.Helper()
 	record.Epoch = max(1, g.loop.ledger.Epoch())
 	record.PreviousHash = g.loop.ledger.Hash()
@@ -102,9 +103,11 @@ func (g *graveyard) fold(record *linkv1.Record) {
 		g.tb.Fatal(err)
 	}
 	g.loop.apply(result)
-	if _, err := g.follower.Fold(sequence, hash[:], written); err != nil {
+	result, err = g.follower.Fold(sequence, hash[:], written)
+	if err != nil {
 		g.tb.Fatal(err)
 	}
+	return result
 }
 
 // publish writes events that everybody wants, in one record.

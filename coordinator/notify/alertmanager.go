@@ -215,7 +215,7 @@ func postable(a *fanfarev1.Alert, now time.Time) postableAlert {
 			"subscription": a.GetSubscription(), "object": a.GetObject(),
 		}),
 		Annotations: filled(map[string]string{
-			"summary": a.GetSummary(), "description": alert.Kind(a.GetKind()).Description(), "alert": a.GetName(), "url": a.GetUrl(),
+			"summary": a.GetSummary(), "description": alert.Kind(a.GetKind()).Description(), "alert": a.GetName(), "url": endpoint(a),
 			"event": a.GetEvent(), "trace_id": a.GetTraceId(), "last_failure": lastFailure(a),
 		}),
 		StartsAt: a.GetStartTime().AsTime(), EndsAt: now.Add(remindTTL), GeneratorURL: a.GetLink(),

@@ -27,7 +27,7 @@ func firing(id string) *fanfarev1.Alert {
 	return &fanfarev1.Alert{
 		Name: "tenants/acme/alerts/alr_" + id, Kind: "endpoint_failing", Severity: alert.Warning, State: fanfarev1.Alert_FIRING,
 		Subscription: "tenants/acme/subscriptions/sub_" + id, Summary: "9 attempts have failed", StartTime: timestamppb.New(time.Now().Add(-time.Hour)),
-		Url: "https://example.com/hook", LastStatusCode: 503, LastErrorClass: "status", LastError: "<b>away</b>",
+		Url: "https://user:word@example.com:8443/hook/T0/token?key=k", LastStatusCode: 503, LastErrorClass: "status", LastError: "<b>away</b>",
 		Event: "tenants/acme/events/e1", TraceId: "0af7651916cd43dd8448eb211c80319c", Link: "https://fanfare.example.com/v1/x",
 	}
 }
@@ -292,6 +292,32 @@ func TestSecretsAreNotSaid(t *testing.T) {
 	for _, secret := range []string{"token", "word", "user"} {
 		if strings.Contains(log.String(), secret) {
 			t.Errorf("%q is in %s", secret, log.String())
+		}
+	}
+}
+
+// Those who need not be allowed to read subscriptions are told which endpoint it
+// is, and nothing of its URL that may be a secret.
+func TestEndpointsAreNamedByTheirHost(t *testing.T) {
+	var log bytes.Buffer
+	notify.Log{Logger: slog.New(slog.NewTextHandler(&log, nil))}.Tell("partitions/0", told(firing("a")))
+	said := map[string]string{"the log": log.String()}
+	for name, to := range map[string]func(*receiver) func() (notify.Listener, error){"Slack": slackTo, "Alertmanager": alertmanagerTo} {
+		r := new(receiver)
+		inBubble(t, to(r), func(_ *testing.T, l notify.Listener) {
+			l.Tell("partitions/0", told(firing("a")))
+			synctest.Wait()
+			said[name] = strings.Join(r.got(), "\n")
+		})
+	}
+	for name, text := range said {
+		if !strings.Contains(text, "https://example.com:8443") {
+			t.Errorf("%s does not name the endpoint: %s", name, text)
+		}
+		for _, secret := range []string{"word", "token", "key=k", "hook/"} {
+			if strings.Contains(text, secret) {
+				t.Errorf("%s says %q of the URL: %s", name, secret, text)
+			}
 		}
 	}
 }

@@ -44,7 +44,7 @@ func slackText(what alert.Notification) string {
 	for _, a := range what.Alerts[:min(len(what.Alerts), shownAlerts)] {
 		fmt.Fprintf(&b, "%s *%s* %s\n%s\n", slackMark(a, what.Repeated), slackEscape(a.GetKind()), slackEscape(subject(a)), slackEscape(a.GetSummary()))
 		for _, field := range [][2]string{
-			{"endpoint", a.GetUrl()}, {"last failure", lastFailure(a)}, {"event", a.GetEvent()}, {"trace", a.GetTraceId()},
+			{"endpoint", endpoint(a)}, {"last failure", lastFailure(a)}, {"event", a.GetEvent()}, {"trace", a.GetTraceId()},
 		} {
 			if field[1] != "" {
 				fmt.Fprintf(&b, "> %s: %s\n", field[0], slackEscape(field[1]))

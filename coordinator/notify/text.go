@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 
 	"github.com/fanfare-dev/fanfare/coordinator/alert"
@@ -19,6 +20,17 @@ func subject(a *fanfarev1.Alert) string {
 		return a.GetSubscription()
 	}
 	return a.GetObject()
+}
+
+// endpoint names the endpoint of an alert by scheme, host and port, to those who
+// need not be allowed to read subscriptions: the rest of its URL may be a secret,
+// as that of a chat's incoming webhook is. Empty: it has none.
+func endpoint(a *fanfarev1.Alert) string {
+	parsed, err := url.Parse(a.GetUrl())
+	if err != nil || parsed.Host == "" {
+		return ""
+	}
+	return parsed.Scheme + "://" + parsed.Host
 }
 
 // lastFailure says what the last attempt that failed came to; empty if none
@@ -67,7 +79,7 @@ func (l Log) say(a *fanfarev1.Alert, repeated bool) {
 		attributes = append(attributes, slog.Bool("again", true))
 	}
 	for _, field := range [][2]string{
-		{"url", a.GetUrl()}, {"event", a.GetEvent()}, {"trace_id", a.GetTraceId()}, {"last_failure", lastFailure(a)}, {"link", a.GetLink()},
+		{"url", endpoint(a)}, {"event", a.GetEvent()}, {"trace_id", a.GetTraceId()}, {"last_failure", lastFailure(a)}, {"link", a.GetLink()},
 	} {
 		if field[1] != "" {
 			attributes = append(attributes, slog.String(field[0], field[1]))

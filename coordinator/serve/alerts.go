@@ -86,6 +86,9 @@ func alertFilter(tenant ledger.TenantID, request *fanfarev1.ListAlertsRequest) (
 	if _, known := fanfarev1.Alert_State_name[int32(request.GetState())]; !known {
 		return nil, invalid("state", "is %d, which is not a state", request.GetState())
 	}
+	if kind := request.GetKind(); kind != "" && !slices.Contains(alert.Kinds(true), alert.Kind(kind)) {
+		return nil, invalid("kind", "is %q, which is no kind of alert", kind)
+	}
 	subscription, err := alertSubscription(tenant, request.GetSubscription())
 	if err != nil {
 		return nil, err

@@ -127,11 +127,13 @@ func TestAlerts(t *testing.T) {
 			list(&fanfarev1.ListAlertsRequest{State: fanfarev1.Alert_RESOLVED}) != 0 || list(&fanfarev1.ListAlertsRequest{Subscription: "sub_x"}) != 0 {
 			w.Error("the lists do not hold the alert, or hold it where it is not")
 		}
+		_, err := w.alerts().ListAlerts(ctx, &fanfarev1.ListAlertsRequest{Parent: tenant, Kind: "endpoint_is_failing"})
+		w.refused("a kind that is none", err, codes.InvalidArgument, "kind")
 		got := must[*fanfarev1.Alert](w)(w.alerts().GetAlert(ctx, &fanfarev1.GetAlertRequest{Name: change.GetName()}))
 		if got.GetNotifyTime() == nil {
 			w.Errorf("nobody was told of %v", got)
 		}
-		_, err := w.alerts().GetAlert(ctx, &fanfarev1.GetAlertRequest{Name: "tenants/fanfare-system/" + strings.TrimPrefix(change.GetName(), tenant+"/")})
+		_, err = w.alerts().GetAlert(ctx, &fanfarev1.GetAlertRequest{Name: "tenants/fanfare-system/" + strings.TrimPrefix(change.GetName(), tenant+"/")})
 		w.refused("an alert of another tenant", err, codes.NotFound, "")
 
 		published := must[*fanfarev1.ListEventsResponse](w)(w.events.ListEvents(ctx, &fanfarev1.ListEventsRequest{Parent: "tenants/fanfare-system"}))

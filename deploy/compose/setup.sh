@@ -27,6 +27,9 @@ done
 (umask 077; printf 'postgres://fanfare:%s@postgres:5432/fanfare?sslmode=disable' \
   "$(cat secrets/postgres-password)" > secrets/history-url)
 (umask 077; printf 'FANFARE_HISTORY=%s\n' "$(cat secrets/history-url)" > secrets/coordinator.env)
+# Who is told of alerts, and where telemetry goes: nobody and nowhere, until you
+# change these.
+for n in alerts telemetry; do (umask 077; cp $n.env.example secrets/$n.env); done
 (umask 077; "$fanfare" tokens create --name first --tenant default --scopes publish,read,write \
   > secrets/tokens.yaml 2> secrets/first-token.txt)
 

@@ -18,7 +18,7 @@ func (t *Telemetry) makeLoggers(to slog.Handler) {
 	t.own = slog.New(limitRepeats(written, to.Enabled))
 	all := written
 	if t.logs != nil {
-		all = slog.NewMultiHandler(written, otelslog.NewHandler(scope, otelslog.WithLoggerProvider(t.logs)))
+		all = slog.NewMultiHandler(written, plainHandler{otelslog.NewHandler(scope, otelslog.WithLoggerProvider(t.logs))})
 	}
 	t.logger = slog.New(limitRepeats(all, to.Enabled))
 }

@@ -38,6 +38,11 @@ nats: {replicas: 1}
 coordinator: {replicas: 1}
 worker: {replicas: 1}
 `,
+	"seen": `
+secrets: {alerts: fanfare-alerts, telemetry: fanfare-otlp}
+alerts: {log: false, linkURL: "https://fanfare.example.com/v1", alertmanagerURLs: ["http://alertmanager:9093"]}
+telemetry: {OTEL_EXPORTER_OTLP_ENDPOINT: "http://collector:4318"}
+`,
 	"placed": `
 nodeSelector: {disk: fast}
 tolerations: [{key: dedicated, operator: Exists}]

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +60,7 @@ func TestPrometheusScrapes(t *testing.T) {
 		}
 	}
 
+	checkMetrics(t, address)
 	manager := rules.NewManager(&rules.ManagerOptions{
 		QueryFunc: query, AppendableV2: db, Queryable: db, Context: t.Context(), Parser: grammar, Logger: promslog.NewNopLogger(),
 		NotifyFunc: func(context.Context, string, ...*rules.Alert) {},
@@ -84,6 +86,21 @@ func TestPrometheusScrapes(t *testing.T) {
 	if evaluated < 10 {
 		t.Errorf("%d rules were evaluated", evaluated)
 	}
+}
+
+// checkMetrics has promtool read what a process shows.
+func checkMetrics(t *testing.T, address string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	runPromtool(t, response.Body, "check", "metrics")
 }
 
 func keys(groups map[string]*rules.Group) func(func(string) bool) {

@@ -94,6 +94,35 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{/* Who is told of alerts. A key that the Secret lacks is a setting that is not given. */}}
+{{- define "fanfare.alerts" -}}
+- name: FANFARE_ALERT_LOG
+  value: {{ .Values.alerts.log | quote }}
+{{- with .Values.alerts.linkURL }}
+- name: FANFARE_ALERT_LINK_URL
+  value: {{ . | quote }}
+{{- end }}
+{{- if .Values.alerts.alertmanagerURLs }}
+- name: FANFARE_ALERT_ALERTMANAGER_URLS
+  value: {{ join "," .Values.alerts.alertmanagerURLs | quote }}
+{{- else if .Values.secrets.alerts }}
+- name: FANFARE_ALERT_ALERTMANAGER_URLS
+  valueFrom: {secretKeyRef: {name: {{ .Values.secrets.alerts }}, key: alertmanager-urls, optional: true}}
+{{- end }}
+{{- with .Values.secrets.alerts }}
+- name: FANFARE_ALERT_SLACK_URL
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: slack-url, optional: true}}
+{{- end }}
+{{- end }}
+
+{{/* OpenTelemetry's variables that nobody should see. */}}
+{{- define "fanfare.envFrom" -}}
+{{- with .Values.secrets.telemetry }}
+envFrom:
+  - secretRef: {name: {{ . }}}
+{{- end }}
+{{- end }}
+
 {{/* More settings, by their names. */}}
 {{- define "fanfare.settings" -}}
 {{- range $name, $value := . }}
