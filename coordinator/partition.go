@@ -86,10 +86,14 @@ func (c *Coordinator) take(turn context.Context, member *cluster.Member, partiti
 	if err != nil {
 		return err
 	}
-	if err := leader.Prepare(turn); err == nil {
+	owned := c.ownedByOthers(partition)
+	switch err := leader.Prepare(turn); {
+	case err == nil && owned:
 		defer c.tellPrepared(turn, member, partition)()
-	} else if turn.Err() == nil {
-		c.logger.Debug("reading a log in advance: it is read again", "partition", partition, "error", err)
+	case err != nil && owned && turn.Err() == nil:
+		// Whoever has it goes on, and another may be chosen. What seems to be
+		// wrong with the log may be what is done to it meanwhile.
+		return fmt.Errorf("reading the log while another leads: %v", err) //nolint:errorlint // it halts nothing
 	}
 	claim, err := cluster.Campaign(turn, member, cluster.PartitionOwnerKey(partition), value)
 	if err != nil {
@@ -102,13 +106,15 @@ func (c *Coordinator) take(turn context.Context, member *cluster.Member, partiti
 	return c.lead(turn, member, partition, leader, claim)
 }
 
+func (c *Coordinator) ownedByOthers(partition int) bool {
+	now, _ := c.view.now()
+	owner := now.partitions[partition].owner
+	return owner != "" && owner != c.self()
+}
+
 // tellPrepared tells whoever leads the partition that it need not be waited for
 // any more. What it returns takes that back.
 func (c *Coordinator) tellPrepared(ctx context.Context, member *cluster.Member, partition int) (takeBack func()) {
-	now, _ := c.view.now()
-	if owner := now.partitions[partition].owner; owner == "" || owner == member.ID() {
-		return func() {}
-	}
 	key := cluster.PreparedKey(partition, member.ID())
 	if err := c.put(ctx, member, key); err != nil && ctx.Err() == nil {
 		c.logger.Warn("telling that a partition could be led here", "partition", partition, "error", err)
