@@ -74,7 +74,7 @@ type subscription struct {
 	slot    *slot
 	waiting heap[item]                // of a lane, no more than the first
 	lanes   *lanes                    // nil: it has none
-	hands   map[ledger.Position]*hand // nil at first, and again where only one at a time is sent
+	hands   map[ledger.Position]*hand // nil at first, and again when there is none of an endpoint that failed
 	window  int
 	batch   int // how many of its deliveries are sent together at most; 0: each alone
 	pace    ledger.Pace
@@ -696,7 +696,7 @@ func (d *Dispatch) take(s *subscription, position ledger.Position) *hand {
 		return nil
 	}
 	delete(s.hands, position)
-	if len(s.hands) == 0 && s.window == 1 {
+	if len(s.hands) == 0 && s.window < WindowStart {
 		s.hands = nil // of the dead there may be very many
 	}
 	delete(h.session.hands, ledger.Delivery{Subscription: s.number, Position: position})
