@@ -16,9 +16,9 @@ const (
 	// it there may be gcBeyond percent, but never less than gcLeast in all: the
 	// more is alive, the more of it is what a coordinator keeps, and the dearer
 	// is room for as much again; to collect costs up to twice as much.
-	gcLarge  = 256 << 20
-	gcBeyond = 20
-	gcLeast  = 30
+	gcLarge  = 192 << 20
+	gcBeyond = 15
+	gcLeast  = 25
 	// gcFloor is how much garbage there may be in any case: where little is
 	// alive, to collect often costs much and frees little.
 	gcFloor = 96 << 20

@@ -274,7 +274,7 @@ func (d *Dispatch) take(s *subscription, position ledger.Position) *hand {
 		return nil
 	}
 	delete(s.hands, position)
-	if len(s.hands) == 0 && s.window == 1 {
+	if len(s.hands) == 0 && s.window < WindowStart {
 		s.hands = nil // of the dead there may be very many
 	}
 	delete(h.session.hands, ledger.Delivery{Subscription: s.number, Position: position})

@@ -12,7 +12,7 @@ type subscription struct {
 	slot     *slot
 	waiting  heap[item]                // of a lane, no more than the first
 	lanes    *lanes                    // nil: it has none
-	hands    map[ledger.Position]*hand // nil at first, and again where only one at a time is sent
+	hands    map[ledger.Position]*hand // nil at first, and again when there is none of an endpoint that failed
 	window   int
 	batch    int // how many of its deliveries are sent together at most; 0: each alone
 	pace     ledger.Pace

@@ -46,7 +46,7 @@ var (
 // Defaults of Config.
 const (
 	DefaultSlots            = 16
-	DefaultRecentBytes      = 64 << 20
+	DefaultRecentBytes      = 32 << 20
 	DefaultPendingBytes     = 64 << 20
 	DefaultSnapshotBytes    = 64 << 20
 	DefaultSnapshotInterval = time.Minute
