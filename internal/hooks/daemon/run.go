@@ -149,6 +149,9 @@ func (d *Daemon) serve(ctx context.Context, listener net.Listener, where string)
 		return d.failed(err)
 	}
 	if library.Len() == 0 && !o.Verbose && !o.NoPanic {
+		for _, err := range library.Refused() {
+			fmt.Fprintf(d.stderr, "fanfare hooks: %v\n", err)
+		}
 		return d.noHooks()
 	}
 	measured, err := telemetry.New(ctx, telemetry.Config{Service: "fanfare-hooks", Version: version.String()})
