@@ -183,11 +183,17 @@ func (d *Daemon) serve(ctx context.Context, listener net.Listener, where string)
 		group.Go(func() error { return d.watch(ctx, watcher) })
 	}
 	group.Go(func() error { return reload(ctx, signals, library, d.journal) })
+	// Who looks on can do so until the last command has ended.
+	serving, served := context.WithCancel(context.WithoutCancel(ctx))
+	defer served()
 	if admin != nil {
-		group.Go(func() error { return admin.run(ctx) })
+		group.Go(func() error { return admin.run(serving) })
 	}
 	d.journal.Printf("serving hooks on %s://%s%s", scheme, where, urlTemplate(o.Server.Prefix))
-	group.Go(func() error { return d.answer(ctx, handler, listener) })
+	group.Go(func() error {
+		defer served()
+		return d.answer(ctx, handler, listener)
+	})
 	err = group.Wait()
 	switch {
 	case err == nil:
