@@ -191,6 +191,12 @@ Content-Type: application/json
 	}
 }
 
+// admin returns what sends to the address of metrics and health.
+func (s *running) admin() *running {
+	s.t.Helper()
+	return &running{t: s.t, network: "tcp", address: s.log.await(s.t, 0, `serving metrics and health on http://(\S+)`)[1]}
+}
+
 // Metrics and health have an address of their own.
 func TestAdmin(t *testing.T) {
 	t.Parallel()
@@ -198,8 +204,7 @@ func TestAdmin(t *testing.T) {
 	server := overTCP(t, dir, "-admin-address", "127.0.0.1:0")
 	server.send("POST /hooks/x", nil, "")
 	server.log.await(t, 0, "finished handling x")
-	admin := *server
-	admin.address = server.log.await(t, 0, `serving metrics and health on http://(\S+)`)[1]
+	admin := server.admin()
 	if got := admin.send("GET /healthz", nil, ""); got.status != 200 {
 		t.Errorf("/healthz: answered %d", got.status)
 	}
@@ -236,8 +241,7 @@ func TestNotReadyWhileEnding(t *testing.T) {
 	t.Parallel()
 	dir, fifo := waiting(t, `{"id": "x", "execute-command": "./wait"}`)
 	server := overTCP(t, dir, "-admin-address", "127.0.0.1:0")
-	admin := *server
-	admin.address = server.log.await(t, 0, `serving metrics and health on http://(\S+)`)[1]
+	admin := server.admin()
 	server.send("POST /hooks/x", nil, "")
 	server.log.await(t, 0, "executing ./wait")
 	server.signal(syscall.SIGTERM)
