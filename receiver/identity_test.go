@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -63,9 +64,7 @@ func TestReplayWithOtherHeaders(t *testing.T) {
 		{"Content-Type": {"text/plain"}},
 	} {
 		request := signed(t, "msg_1", body, one)
-		for name, values := range forged {
-			request.Header[name] = values
-		}
+		maps.Copy(request.Header, forged)
 		if got := post(r, request); got.Code != 200 {
 			t.Errorf("%v: answered %d", forged, got.Code)
 		}

@@ -42,6 +42,8 @@ func rootCommand() *cobra.Command {
 	root := newGroup("fanfare", "Fan events out to webhooks", rootLong)
 	root.SilenceErrors = true // report prints them
 	root.SilenceUsage = true
+	root.Version = versionLine()
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return usageError{err: setting.Redact(err)}
 	})

@@ -17,9 +17,13 @@ func versionCommand() *cobra.Command {
 		Example: "  fanfare version",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "fanfare %s (%s %s/%s)\n",
-				version.String(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionLine())
 			return err
 		},
 	}
+}
+
+// versionLine is what `fanfare version` and `fanfare --version` print.
+func versionLine() string {
+	return fmt.Sprintf("fanfare %s (%s %s/%s)", version.String(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/fanfare-dev/fanfare/internal/openapi"
@@ -48,10 +50,11 @@ func HTTP(ctx context.Context, config HTTPConfig) (http.Handler, error) {
 			}
 		}),
 		runtime.WithIncomingHeaderMatcher(incomingHeader),
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, namedJSON{&runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{EmitDefaultValues: true},
 			UnmarshalOptions: protojson.UnmarshalOptions{},
-		}),
+		}}),
+		runtime.WithRoutingErrorHandler(routingError),
 	)
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		fanfarev1.RegisterEventServiceHandler,
@@ -80,6 +83,18 @@ func HTTP(ctx context.Context, config HTTPConfig) (http.Handler, error) {
 		mux.Handle("GET /metrics", config.Metrics)
 	}
 	return mux, nil
+}
+
+// routingError answers what no method is for. A path that is there with another
+// HTTP method is 405: the gateway's own 501 says that it may come one day.
+func routingError(ctx context.Context, rest *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
+	if code != http.StatusMethodNotAllowed {
+		runtime.DefaultRoutingErrorHandler(ctx, rest, m, w, r, code)
+		return
+	}
+	runtime.HTTPError(ctx, rest, m, w, r, &runtime.HTTPStatusError{
+		HTTPStatus: code, Err: status.Error(codes.Unimplemented, http.StatusText(code)),
+	})
 }
 
 // incomingHeader says which headers of a request are passed on to the services,

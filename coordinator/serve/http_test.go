@@ -237,7 +237,13 @@ func TestRESTErrors(t *testing.T) {
 			{"an unknown field of an event", "POST", base + "/events:publish", `{"events":[{"type":"a","kind":"b"}]}`, 400, "", `unknown field "kind"`},
 			{"no JSON", "POST", base + "/subscriptions", `url=https://example.com`, 400, "", "invalid character 'u'"},
 			{"a value of another kind", "POST", base + "/subscriptions", `{"url":1}`, 400, "", "url"},
-			{"a duration that is none", "POST", base + "/subscriptions", `{"url":"https://example.com","timeout":"soon"}`, 400, "", "soon"},
+			{"a duration that is none", "POST", base + "/subscriptions", `{"url":"https://example.com","timeout":"soon"}`, 400, "", "timeout: invalid google.protobuf.Duration value \"soon\""},
+			{"a duration in a list that is none", "POST", base + "/subscriptions", "{\"description\": \"ü\",\n\t\"retrySchedule\" : [\"1s\", \"1x\"]}", 400, "", "retrySchedule[1]: invalid"},
+			{"a field there is not", "POST", base + "/subscriptions", `{"url":"https://example.com","eventtypes":["a"]}`, 400, "", "eventtypes: unknown field \"eventtypes\""},
+			{"a field of a field there is not", "POST", base + "/events:publish", `{"events":[{"type":"a"},{"typ":"a"}]}`, 400, "", "events[1].typ: unknown field"},
+			{"a number for a text", "POST", base + "/subscriptions", `{"url":7}`, 400, "", "url: invalid value for string"},
+			{"a list for an object", "POST", base + "/subscriptions", `[]`, 400, "", "body: "},
+			{"a body that is no JSON", "POST", base + "/subscriptions", `{"url":`, 400, "", "body is not JSON"},
 			{"a wrong value", "POST", base + "/subscriptions", `{"url":"https://example.com","eventTypes":["a","b*"]}`, 400, "subscription.event_types[1]", "*"},
 			{"a body that is too long", "POST", base + "/events:publish", `{"events":[{"type":"` + strings.Repeat("a", 2*serve.MaxRequestBytes) + `"}]}`, 400, "", "too large"},
 			{"a number that is none", "GET", base + "/events?pageSize=ten", "", 400, "", "ten"},
@@ -264,7 +270,7 @@ func TestRESTErrors(t *testing.T) {
 			{"a tenant again", "POST", "/v1/tenants?tenantId=default", "{}", 409, "tenant_id", "default"},
 			{"a tenant that stays", "DELETE", base, "", 400, "name", "stays"},
 			{"a path there is not", "GET", "/v1/nothing", "", 404, "", "Not Found"},
-			{"a method there is not", "PUT", base + "/events", "", 501, "", "Method Not Allowed"},
+			{"a method there is not", "PUT", base + "/events", "", 405, "", "Method Not Allowed"},
 		} {
 			got := w.do(tt.method, tt.path, tt.body)
 			w.refusedHTTP(tt.name, got, tt.code, tt.field)

@@ -152,7 +152,7 @@ func TestConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 		body, err := io.ReadAll(response.Body)
-		response.Body.Close() //nolint:errcheck // a test is over, or about to fail otherwise
+		response.Body.Close()
 		if err != nil || string(body) != want {
 			t.Errorf("answered %q, %v; want %q", body, err, want)
 		}
@@ -191,6 +191,12 @@ Content-Type: application/json
 	}
 }
 
+// admin returns what sends to the address of metrics and health.
+func (s *running) admin() *running {
+	s.t.Helper()
+	return &running{t: s.t, network: "tcp", address: s.log.await(s.t, 0, `serving metrics and health on http://(\S+)`)[1]}
+}
+
 // Metrics and health have an address of their own.
 func TestAdmin(t *testing.T) {
 	t.Parallel()
@@ -198,8 +204,7 @@ func TestAdmin(t *testing.T) {
 	server := overTCP(t, dir, "-admin-address", "127.0.0.1:0")
 	server.send("POST /hooks/x", nil, "")
 	server.log.await(t, 0, "finished handling x")
-	admin := *server
-	admin.address = server.log.await(t, 0, `serving metrics and health on http://(\S+)`)[1]
+	admin := server.admin()
 	if got := admin.send("GET /healthz", nil, ""); got.status != 200 {
 		t.Errorf("/healthz: answered %d", got.status)
 	}
@@ -211,6 +216,9 @@ func TestAdmin(t *testing.T) {
 		`(?m)^fanfare_hooks_requests_total\{[^}]*hook="x"[^}]*status="200"[^}]*\} 1$`,
 		`(?m)^fanfare_hooks_command_duration_seconds_count\{[^}]*hook="x"[^}]*outcome="ok"[^}]*\} 1$`,
 		`(?m)^fanfare_hooks_loaded(\{[^}]*\})? 1$`,
+		`(?m)^fanfare_hooks_commands_running(\{[^}]*\})? `,
+		`(?m)^fanfare_hooks_commands_accepted(\{[^}]*\})? `,
+		`(?m)^fanfare_hooks_bodies_bytes(\{[^}]*\})? `,
 	} {
 		if !regexp.MustCompile(pattern).MatchString(metrics) {
 			t.Errorf("/metrics has nothing that matches %s:\n%s", pattern, metrics)
@@ -225,6 +233,28 @@ func TestAdmin(t *testing.T) {
 	server.log.await(t, from, `found 0 hook\(s\) in file`)
 	if got := admin.send("GET /readyz", nil, ""); got.status != 503 {
 		t.Errorf("without hooks /readyz is answered %d", got.status)
+	}
+}
+
+// While it waits for what was accepted it is not ready, and says so.
+func TestNotReadyWhileEnding(t *testing.T) {
+	t.Parallel()
+	dir, fifo := waiting(t, `{"id": "x", "execute-command": "./wait"}`)
+	server := overTCP(t, dir, "-admin-address", "127.0.0.1:0")
+	admin := server.admin()
+	server.send("POST /hooks/x", nil, "")
+	server.log.await(t, 0, "executing ./wait")
+	server.signal(syscall.SIGTERM)
+	server.log.await(t, 0, "caught terminated signal; exiting")
+	if got := admin.send("GET /readyz", nil, ""); got.status != 503 {
+		t.Errorf("/readyz: answered %d %q", got.status, got.body)
+	}
+	if got := admin.send("GET /metrics", nil, ""); !strings.Contains(got.body, "fanfare_hooks_commands_running") {
+		t.Errorf("/metrics: answered %d", got.status)
+	}
+	fill(t, fifo, "go\n")
+	if code := server.exit(); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }
 

@@ -149,6 +149,9 @@ func (d *Daemon) serve(ctx context.Context, listener net.Listener, where string)
 		return d.failed(err)
 	}
 	if library.Len() == 0 && !o.Verbose && !o.NoPanic {
+		for _, err := range library.Refused() {
+			fmt.Fprintf(d.stderr, "fanfare hooks: %v\n", err)
+		}
 		return d.noHooks()
 	}
 	measured, err := telemetry.New(ctx, telemetry.Config{Service: "fanfare-hooks", Version: version.String()})
@@ -180,11 +183,17 @@ func (d *Daemon) serve(ctx context.Context, listener net.Listener, where string)
 		group.Go(func() error { return d.watch(ctx, watcher) })
 	}
 	group.Go(func() error { return reload(ctx, signals, library, d.journal) })
+	// Who looks on can do so until the last command has ended.
+	serving, served := context.WithCancel(context.WithoutCancel(ctx))
+	defer served()
 	if admin != nil {
-		group.Go(func() error { return admin.run(ctx) })
+		group.Go(func() error { return admin.run(serving) })
 	}
 	d.journal.Printf("serving hooks on %s://%s%s", scheme, where, urlTemplate(o.Server.Prefix))
-	group.Go(func() error { return d.answer(ctx, handler, listener) })
+	group.Go(func() error {
+		defer served()
+		return d.answer(ctx, handler, listener)
+	})
 	err = group.Wait()
 	switch {
 	case err == nil:

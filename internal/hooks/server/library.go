@@ -67,8 +67,9 @@ type Library struct {
 	journal   *journal.Journal
 	current   atomic.Pointer[table]
 
-	mu    sync.Mutex
-	files []*hooksFile // guarded by mu
+	mu      sync.Mutex
+	files   []*hooksFile // guarded by mu
+	refused []error      // guarded by mu; see Refused
 }
 
 // hooksFile is one file. It is guarded by its library's mu.
@@ -112,6 +113,7 @@ func (l *Library) Load() error {
 					return err
 				}
 				l.journal.Printf("couldn't load hooks from file! %v", err)
+				l.refused = append(l.refused, fmt.Errorf("couldn't load hooks from %s: %w", file.path, err))
 				if file.folder == "" {
 					continue
 				}
@@ -121,6 +123,13 @@ func (l *Library) Load() error {
 	}
 	l.publish()
 	return nil
+}
+
+// Refused returns why files were left out by Load.
+func (l *Library) Refused() []error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.refused)
 }
 
 // Reload reads every file again, each for itself: one that is wrong keeps the
