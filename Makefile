@@ -55,6 +55,7 @@ deployments: ## Read the chart and the compose file as Helm, Kubernetes and Comp
 .PHONY: collector
 collector: ## Send what a cluster observes to a real OpenTelemetry Collector, built in tools/collector
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	$(GO) -C tools/collector vet . && $(GO) -C tools/collector test . && \
 	$(GO) build -C tools/collector -o "$$dir/collector" . && \
 	FANFARE_COLLECTOR="$$dir/collector" $(GO) test ./internal/clusterlab -run '^TestCollector$$' -count 1 -v
 
