@@ -147,7 +147,7 @@ fmt: ## Format everything
 
 .PHONY: tidy
 tidy: ## Make every go.mod and go.sum say what the code needs
-	for module in . tools tools/buf tools/lint tools/prometheus; do $(GO) -C $$module mod tidy || exit 1; done
+	for module in . tools tools/buf tools/collector tools/deploy tools/lint tools/prometheus; do $(GO) -C $$module mod tidy || exit 1; done
 
 .PHONY: check
 check: ## Run what CI runs
