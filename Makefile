@@ -55,6 +55,7 @@ deployments: ## Read the chart and the compose file as Helm, Kubernetes and Comp
 .PHONY: collector
 collector: ## Send what a cluster observes to a real OpenTelemetry Collector, built in tools/collector
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	$(GO) -C tools/collector vet . && $(GO) -C tools/collector test . && \
 	$(GO) build -C tools/collector -o "$$dir/collector" . && \
 	FANFARE_COLLECTOR="$$dir/collector" $(GO) test ./internal/clusterlab -run '^TestCollector$$' -count 1 -v
 
@@ -146,7 +147,7 @@ fmt: ## Format everything
 
 .PHONY: tidy
 tidy: ## Make every go.mod and go.sum say what the code needs
-	for module in . tools tools/buf tools/lint tools/prometheus; do $(GO) -C $$module mod tidy || exit 1; done
+	for module in . tools tools/buf tools/collector tools/deploy tools/lint tools/prometheus; do $(GO) -C $$module mod tidy || exit 1; done
 
 .PHONY: check
 check: ## Run what CI runs

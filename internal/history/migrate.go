@@ -4,84 +4,126 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
+
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
 )
 
 // migrations holds, for each engine, the steps from an empty database to the
-// newest schema, in the order of their names. A step that was released is
-// never changed; a change is a new step.
+// newest schema, as goose has them (https://github.com/pressly/goose). A step that
+// was released is never changed; a change is a new step.
 //
 //go:embed migrations/*/*.sql
 var migrations embed.FS
 
-// schema says how an engine keeps its tables. The version counts the steps
-// taken, so a database from a later program is recognized, and refused.
+// schema says how an engine keeps its tables. Which steps were taken is in a
+// table, so a database from a later program is recognized, and refused.
 type schema struct {
-	folder     string // of its steps
-	prepare    string // makes a place for the version, and keeps others out until the transaction ends
-	version    string // query of the version
-	setVersion string // statement that sets it; a format
+	dialect database.Dialect
+	folder  string // of its steps
+	// before is a query of how many steps were taken when goose did not take
+	// them yet.
+	before  string
+	options []goose.ProviderOption
 }
 
 func sqliteSchema() schema {
-	return schema{
-		folder:     "migrations/sqlite",
-		version:    "PRAGMA user_version",
-		setVersion: "PRAGMA user_version = %d",
-	}
+	return schema{dialect: database.DialectSQLite3, folder: "migrations/sqlite", before: "PRAGMA user_version"}
 }
 
-// postgresSchema keeps the version in a table. Coordinators that start at once
-// take turns.
+// postgresSchema has coordinators that start at once take turns.
 func postgresSchema() schema {
 	return schema{
-		folder: "migrations/postgres",
-		prepare: "SELECT pg_advisory_xact_lock(hashtext('fanfare'), hashtext(current_schema()));" +
-			"CREATE TABLE IF NOT EXISTS schema_version (version bigint NOT NULL)",
-		version:    "SELECT coalesce(max(version), 0) FROM schema_version",
-		setVersion: "DELETE FROM schema_version; INSERT INTO schema_version VALUES (%d)",
+		dialect: database.DialectPostgres, folder: "migrations/postgres",
+		before:  "SELECT CASE WHEN to_regclass('schema_version') IS NULL THEN 0 ELSE 1 END",
+		options: []goose.ProviderOption{goose.WithSessionLocker(turns{})},
 	}
 }
 
-// migrate brings db to the newest schema in one transaction.
+// migrate brings db to the newest schema, each step in a transaction.
 func (s schema) migrate(ctx context.Context, db *sql.DB) error {
-	steps, err := fs.Glob(migrations, s.folder+"/*.sql")
+	steps, err := fs.Sub(migrations, s.folder)
 	if err != nil {
-		return fmt.Errorf("listing migrations: %w", err)
+		return fmt.Errorf("reading migrations: %w", err)
 	}
-	tx, err := db.BeginTx(ctx, nil)
+	store, err := database.NewStore(s.dialect, goose.DefaultTablename)
 	if err != nil {
-		return fmt.Errorf("beginning migration: %w", err)
-	}
-	defer rollback(tx)
-
-	if _, err := tx.ExecContext(ctx, s.prepare); err != nil {
 		return fmt.Errorf("preparing migration: %w", err)
 	}
-	var version int
-	if err := tx.QueryRowContext(ctx, s.version).Scan(&version); err != nil {
+	taken := &takenBefore{Store: store, query: s.before}
+	options := append([]goose.ProviderOption{
+		goose.WithStore(taken), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()),
+	}, s.options...)
+	provider, err := goose.NewProvider(goose.DialectCustom, db, steps, options...)
+	if err != nil {
+		return fmt.Errorf("preparing migration: %w", err)
+	}
+	taken.steps = provider.ListSources()
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrating: %w", err)
+	}
+	version, newest, err := provider.GetVersions(ctx)
+	if err != nil {
 		return fmt.Errorf("reading schema version: %w", err)
 	}
-	if version > len(steps) {
-		return fmt.Errorf("schema has version %d, this program knows no later one than %d: it was written by a newer program", version, len(steps))
-	}
-	for _, step := range steps[version:] {
-		script, err := migrations.ReadFile(step)
-		if err != nil {
-			return fmt.Errorf("reading migration: %w", err)
-		}
-		if _, err := tx.ExecContext(ctx, string(script)); err != nil {
-			return fmt.Errorf("applying %s: %w", step, err)
-		}
-	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf(s.setVersion, len(steps))); err != nil {
-		return fmt.Errorf("writing schema version: %w", err)
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("committing migration: %w", err)
+	if version > newest {
+		return fmt.Errorf("schema has version %d, this program knows no later one than %d: it was written by a newer program", version, newest)
 	}
 	return nil
+}
+
+// takenBefore is a store of which steps were taken that, when it is made, knows
+// those that were taken before there was one.
+type takenBefore struct {
+	database.Store
+	query string
+	steps []*goose.Source // in order
+}
+
+// TableExists implements database.StoreExtender.
+func (t *takenBefore) TableExists(ctx context.Context, db database.DBTxConn) (bool, error) {
+	if extended, ok := t.Store.(database.StoreExtender); ok {
+		return extended.TableExists(ctx, db)
+	}
+	return false, errors.ErrUnsupported
+}
+
+// CreateVersionTable implements database.Store.
+func (t *takenBefore) CreateVersionTable(ctx context.Context, db database.DBTxConn) error {
+	var taken int
+	if err := db.QueryRowContext(ctx, t.query).Scan(&taken); err != nil {
+		return fmt.Errorf("reading the version of before: %w", err)
+	}
+	if err := t.Store.CreateVersionTable(ctx, db); err != nil {
+		return err
+	}
+	for _, step := range t.steps[:min(taken, len(t.steps))] {
+		if err := t.Insert(ctx, db, database.InsertRequest{Version: step.Version}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// turns is a lock on a schema of PostgreSQL, which the connection has that takes
+// it. Others wait.
+type turns struct{}
+
+const turnsKey = "(hashtext('fanfare'), hashtext(current_schema()))"
+
+// SessionLock implements lock.SessionLocker.
+func (turns) SessionLock(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock"+turnsKey)
+	return err
+}
+
+// SessionUnlock implements lock.SessionLocker.
+func (turns) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, "SELECT pg_advisory_unlock"+turnsKey)
+	return err
 }
 
 // rollback ends a transaction that may have been committed, which makes it do

@@ -2,6 +2,8 @@ package history_test
 
 import (
 	"database/sql"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -63,18 +65,48 @@ func TestOpenSQLiteRefusesNewerSchema(t *testing.T) {
 	if err := openSQLite(t, path).Close(); err != nil {
 		t.Fatal(err)
 	}
+	execSQLite(t, path, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9000, 1)")
+	if _, err := history.OpenSQLite(t.Context(), path); err == nil || !strings.Contains(err.Error(), "newer") {
+		t.Errorf("got %v, want an error that says newer", err)
+	}
+}
+
+// What a program had made that counted its steps itself is gone on with, wherever
+// it was.
+func TestOpenSQLiteOfBeforeGoose(t *testing.T) {
+	files, err := filepath.Glob("migrations/sqlite/*.sql")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("there are %d steps: %v", len(files), err)
+	}
+	for taken := range len(files) + 1 {
+		path := filepath.Join(t.TempDir(), "history")
+		for _, step := range files[:taken] {
+			script, err := os.ReadFile(step)
+			if err != nil {
+				t.Fatal(err)
+			}
+			execSQLite(t, path, string(script))
+		}
+		execSQLite(t, path, fmt.Sprintf("PRAGMA user_version = %d", taken))
+		for range 2 {
+			if err := openSQLite(t, path).Close(); err != nil {
+				t.Errorf("after %d steps: %v", taken, err)
+			}
+		}
+	}
+}
+
+func execSQLite(t *testing.T, path, script string) {
+	t.Helper()
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.ExecContext(t.Context(), "PRAGMA user_version = 99"); err != nil {
+	if _, err := db.ExecContext(t.Context(), script); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
-	}
-	if _, err := history.OpenSQLite(t.Context(), path); err == nil || !strings.Contains(err.Error(), "newer") {
-		t.Errorf("got %v, want an error that says newer", err)
 	}
 }
 

@@ -1,3 +1,4 @@
+-- +goose Up
 -- The history in PostgreSQL, shared by all coordinators. Times are
 -- milliseconds since 1970, 0 for none, as they are in SQLite.
 --

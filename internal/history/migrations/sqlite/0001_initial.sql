@@ -1,3 +1,4 @@
+-- +goose Up
 -- The history in SQLite. Times are milliseconds since 1970, 0 for none.
 --
 -- Every row is found through its tenant, so the tenant leads every key: the

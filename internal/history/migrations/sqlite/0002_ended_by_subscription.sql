@@ -1,3 +1,4 @@
+-- +goose Up
 -- What ended without success, of one subscription: few rows, be there millions
 -- of others. Neither what is owed (1) nor what was delivered (2) is in it, so
 -- a delivery that succeeds never touches it.

@@ -1,3 +1,4 @@
+-- +goose Up
 -- More to search by, statistics, and what retention needs to know.
 
 ALTER TABLE events ADD COLUMN trace_id TEXT NOT NULL DEFAULT ''; -- empty if the producer gave none

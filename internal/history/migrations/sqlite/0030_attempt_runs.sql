@@ -1,3 +1,4 @@
+-- +goose Up
 -- Attempts are written in runs: see runs.go. What is in the table attempts
 -- already stays there until it is too old.
 CREATE TABLE attempt_runs (
