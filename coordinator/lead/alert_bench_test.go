@@ -27,7 +27,7 @@ type hospital struct {
 
 func newHospital(b *testing.B) *hospital {
 	b.Helper()
-	g := newGraveyard(b, fewHealthy, maxWatched)
+	g := newGraveyard(b, maxWatched)
 	g.now = time.Now().Add(-time.Hour).UnixMilli()
 	leader := &Leader{logger: slog.New(slog.DiscardHandler), alerting: alerting{inbox: newInbox(), alertWatchers: newAlertWatchers()}}
 	leader.config.Retention = 7 * 24 * time.Hour
@@ -137,6 +137,9 @@ func BenchmarkAlerts(b *testing.B) {
 		b.ReportMetric(float64((processor(b)-before).Nanoseconds())/float64(b.N)/1e6, "cpu-ms")
 	})
 	b.Run("advance", func(b *testing.B) { // they fire, and nothing happens
+		if h.board.Idle() {
+			b.Skip("none fires: run it after fire")
+		}
 		before := processor(b)
 		for b.Loop() {
 			if changes := h.board.Advance(now.Add(time.Second)); len(changes) > 0 {

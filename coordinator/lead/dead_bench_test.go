@@ -40,12 +40,12 @@ type graveyard struct {
 	events   int
 }
 
-func newGraveyard(tb testing.TB, healthy, dead int) *graveyard {
+func newGraveyard(tb testing.TB, dead int) *graveyard {
 	g := &graveyard{
 		tb:       tb,
 		loop:     &loop{leader: &Leader{logger: slog.New(slog.DiscardHandler)}, ledger: ledger.New(), dispatch: dispatch.New(DefaultSlots)},
 		follower: ledger.New(),
-		healthy:  uint64(healthy),
+		healthy:  fewHealthy,
 		now:      1_700_000_000_000,
 	}
 	g.loop.dispatch.Attach(1, dispatch.Worker{ID: "w1"}, dispatch.NewCredit(1<<30, 1<<50))
@@ -53,9 +53,9 @@ func newGraveyard(tb testing.TB, healthy, dead int) *graveyard {
 		g.loop.dispatch.Claim(1, slot, 1, nil)
 	}
 	g.fold(&linkv1.Record{Fence: &linkv1.Fence{FoldVersion: ledger.FoldVersion}})
-	for number := 1; number <= healthy+dead; {
+	for number := 1; number <= fewHealthy+dead; {
 		record := new(linkv1.Record)
-		for ; number <= healthy+dead && len(record.GetSubscriptions()) < 1000; number++ {
+		for ; number <= fewHealthy+dead && len(record.GetSubscriptions()) < 1000; number++ {
 			record.Subscriptions = append(record.Subscriptions, &linkv1.SubscriptionChange{
 				Number: uint64(number), Put: typicalSubscription(number),
 			})
@@ -212,7 +212,7 @@ func processMiB(b *testing.B, name string) float64 {
 func BenchmarkDeadMemory(b *testing.B) {
 	for b.Loop() {
 		empty := heap()
-		g := newGraveyard(b, fewHealthy, manyDead)
+		g := newGraveyard(b, manyDead)
 		g.kill(deadBacklog)
 		b.ReportMetric(float64(g.loop.ledger.Outstanding())/manyDead, "owed/dead")
 		snapshot, err := g.follower.Snapshot()
@@ -239,7 +239,7 @@ func BenchmarkDeadMemory(b *testing.B) {
 // subscriptions get, alone and beside 100,000 dead ones that want it too; and
 // what else a leader does every now and then, with those.
 func BenchmarkDeadBesideHealthy(b *testing.B) {
-	alone, beside := newGraveyard(b, fewHealthy, 0), newGraveyard(b, fewHealthy, manyDead)
+	alone, beside := newGraveyard(b, 0), newGraveyard(b, manyDead)
 	beside.kill(10_000)
 	event := func(g *graveyard) func(*testing.B) {
 		return func(b *testing.B) {

@@ -66,7 +66,7 @@ func plainValue(value slog.Value) slog.Value {
 	case fmt.Stringer:
 		return slog.StringValue(written.String())
 	}
-	switch v.Kind() { //nolint:exhaustive // the others have no plain value
+	switch v.Kind() {
 	case reflect.String:
 		return slog.StringValue(v.String())
 	case reflect.Bool:
