@@ -2,10 +2,18 @@ package dispatch
 
 import "slices"
 
-// growth is by which part of it a heap's memory grows. There are a hundred
-// thousand small ones, of what waits for the dead, so to double it would cost
-// more than to move it more often.
-const growth = 4
+// fewItems is up to how many items a heap's memory grows by an eighth; beyond, it
+// grows by a quarter. There are a hundred thousand small ones, of what waits for
+// the dead, so to double it would cost more than to move it more often.
+const fewItems = 64
+
+// growth is how many more items to make room for.
+func growth(items int) int {
+	if items < fewItems {
+		return 1 + items/8
+	}
+	return items / 4
+}
 
 // heap is a binary min-heap of values.
 type heap[T any] struct {
@@ -16,7 +24,7 @@ type heap[T any] struct {
 
 func (h *heap[T]) push(item T) {
 	if n := len(h.items); n == cap(h.items) {
-		h.items = append(slices.Grow([]T(nil), 1+n+n/growth), h.items...)
+		h.items = append(slices.Grow([]T(nil), n+growth(n)), h.items...)
 	}
 	h.items = append(h.items, item)
 	h.set(len(h.items)-1, item)

@@ -47,10 +47,19 @@ type Subscription struct {
 	neededAt, waitingAt int  // where it is in the ledger's heaps
 }
 
-// growth is by which part of it the memory for what a subscription is owed grows.
-// There are a hundred thousand dead ones that are owed some ten deliveries each,
-// so to double it would cost more than to move it more often.
-const growth = 4
+// fewOwed is up to how many deliveries the memory for what a subscription is owed
+// grows by an eighth; beyond, it grows by a quarter. There are a hundred thousand
+// dead ones that are owed some sixteen each, so to double it would cost more than
+// to move it more often.
+const fewOwed = 64
+
+// growth is how many more to make room for.
+func growth(owed int) int {
+	if owed < fewOwed {
+		return 1 + owed/8
+	}
+	return owed / 4
+}
 
 // owed is one outstanding delivery.
 type owed struct {
@@ -148,7 +157,7 @@ func (s *Subscription) add(o owed) bool {
 		return false
 	}
 	if len(s.owed) == cap(s.owed) {
-		s.owed = append(slices.Grow([]owed(nil), 1+len(s.owed)+len(s.owed)/growth), s.owed...)
+		s.owed = append(slices.Grow([]owed(nil), len(s.owed)+growth(len(s.owed))), s.owed...)
 	}
 	s.owed = slices.Insert(s.owed, i, o)
 	return true
