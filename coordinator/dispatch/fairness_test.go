@@ -162,7 +162,7 @@ func TestCrowdedSites(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%+v", test), func(t *testing.T) {
 			crowd := test.subscriptions * test.sites
-			d := owned(8, crowd+1, NewCredit(uint32(test.credit), 1<<40)) //nolint:gosec // small
+			d := owned(8, crowd+1, NewCredit(uint32(test.credit), 1<<40))
 			other := ledger.Number(crowd + 1)
 			d.Settle(other, "other")
 			for number := range crowd {

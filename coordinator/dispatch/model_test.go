@@ -248,7 +248,7 @@ func (g *game) put() {
 		g.orders[number] = []ledger.Ordering{
 			ledger.Unordered, ledger.OrderedByKey, ledger.Unordered, ledger.OrderedSubscription, ledger.Unordered,
 		}[number%5]
-		g.sites[number] = gameSites[int(number)%len(gameSites)] //nolint:gosec // small
+		g.sites[number] = gameSites[int(number)%len(gameSites)]
 		g.d.Settle(number, g.sites[number])
 	}
 }

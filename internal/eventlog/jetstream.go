@@ -366,7 +366,7 @@ func (r *streamRecords) consume(ctx context.Context, consumer jetstream.Consumer
 	if pending == 0 {
 		return r.few(ctx, from, 1)
 	}
-	batch, err := consumer.Fetch(int(min(count, pending)), jetstream.FetchMaxBytes(MaxReadBytes), jetstream.FetchContext(ctx))
+	batch, err := consumer.Fetch(int(min(count, pending)), jetstream.FetchMaxBytes(MaxReadBytes), jetstream.FetchContext(ctx)) //nolint:gosec // few
 	if err != nil {
 		return nil, fmt.Errorf("reading from %d: %w", from, err)
 	}
