@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"slices"
+
 	linkv1 "github.com/fanfare-dev/fanfare/proto/fanfare/link/v1"
 )
 
@@ -98,11 +100,21 @@ func (h *hand) take(d *delivery) {
 // forget takes the delivery out of hand whose outcome this is. It does nothing
 // if the delivery has been dispatched again since.
 func (h *hand) forget(o *linkv1.Outcome) {
-	r := ref{o.GetSubscription(), o.GetSequence(), o.GetIndex()}
-	if d, ok := h.deliveries[r]; ok && d.outcome == o {
+	if d, ok := h.deliveries[refOf(o)]; ok && d.outcome == o {
 		h.drop(d)
 	}
 }
+
+// stands reports whether an outcome says what there is to say of a delivery. If
+// that has been dispatched again since, the leader has read it. To a leader that
+// is told what is in hand it would say that the new one has ended so; only that
+// it was delivered is true for ever.
+func (h *hand) stands(o *linkv1.Outcome) bool {
+	d, ok := h.deliveries[refOf(o)]
+	return o.GetKind() == linkv1.Outcome_DELIVERED || ok && d.outcome == o
+}
+
+func refOf(o *linkv1.Outcome) ref { return ref{o.GetSubscription(), o.GetSequence(), o.GetIndex()} }
 
 func (h *hand) drop(d *delivery) {
 	delete(h.deliveries, d.ref)
@@ -200,6 +212,24 @@ func (b *outbox) settle(number uint64) ([]*linkv1.Outcome, bool) {
 	}
 	b.durable = max(b.durable, number)
 	return outcomes, true
+}
+
+// keep lets go of the outcomes that do not stand. Their batches stay, by their
+// numbers.
+func (b *outbox) keep(stands func(*linkv1.Outcome) bool) {
+	falls := func(o *linkv1.Outcome) bool { return !stands(o) }
+	for i, batch := range b.sealed {
+		if slices.ContainsFunc(batch.GetOutcomes(), falls) { // a new one: the old may be on its way
+			b.sealed[i] = &linkv1.OutcomeBatch{
+				Number: batch.GetNumber(), Outcomes: slices.DeleteFunc(slices.Clone(batch.GetOutcomes()), falls),
+			}
+		}
+	}
+	b.pending = slices.DeleteFunc(b.pending, falls)
+	b.pendingBytes = 0
+	for _, o := range b.pending {
+		b.pendingBytes += outcomeSize(o)
+	}
 }
 
 // empty reports whether there is nothing left to report.

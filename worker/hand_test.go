@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -77,6 +78,42 @@ func TestHandForgetsOnlyTheRightStay(t *testing.T) {
 	h.forget(before.outcome)
 	if h.deliveries[after.ref] != after || h.bytes != 6 {
 		t.Errorf("in hand: %v, %d bytes; want the later stay and 6", h.deliveries, h.bytes)
+	}
+}
+
+// What a new session is told again is what stands: not how an earlier stay in
+// hand has ended, unless it was delivered.
+func TestOutboxKeepsWhatStands(t *testing.T) {
+	h, b := newHand(), outbox{}
+	ended := func(sequence uint64, kind linkv1.Outcome_Kind, again bool) *linkv1.Outcome {
+		d := &delivery{ref: ref{1, sequence, 0}, load: &load{}}
+		h.take(d)
+		d.outcome = d.newOutcome(kind)
+		if again {
+			h.take(&delivery{ref: d.ref, load: &load{}})
+		}
+		return d.outcome
+	}
+	stays := []*linkv1.Outcome{
+		ended(1, linkv1.Outcome_RETURNED, false), ended(2, linkv1.Outcome_RETRY, false), ended(3, linkv1.Outcome_DELIVERED, true),
+	}
+	goes := []*linkv1.Outcome{ended(4, linkv1.Outcome_RETURNED, true), ended(5, linkv1.Outcome_RETRY, true)}
+	for _, o := range slices.Concat(stays, goes) {
+		b.add(o)
+	}
+	b.seal(4)
+	before := b.sealed[0]
+	b.add(ended(6, linkv1.Outcome_RETURNED, true))
+	b.add(ended(7, linkv1.Outcome_DEAD, false))
+	b.keep(h.stands)
+	if diff := cmp.Diff(map[uint64]int{1: 3, 2: 0}, shape(b.sealed)); diff != "" {
+		t.Errorf("sealed (-want +got):\n%s", diff)
+	}
+	if !slices.Equal(b.sealed[0].GetOutcomes(), stays) || len(before.GetOutcomes()) != 4 {
+		t.Errorf("kept %v of %v, want %v", b.sealed[0].GetOutcomes(), before.GetOutcomes(), stays)
+	}
+	if len(b.pending) != 1 || b.pending[0].GetSequence() != 7 || b.pendingBytes != outcomeSize(b.pending[0]) {
+		t.Errorf("pending: %v, %d bytes; want the one that stands", b.pending, b.pendingBytes)
 	}
 }
 

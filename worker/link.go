@@ -292,6 +292,7 @@ func (a *agent) begin(cancel context.CancelCauseFunc) *session {
 	for _, number := range slices.Sorted(maps.Keys(a.slots)) {
 		a.claim(number)
 	}
+	a.box.keep(a.hand.stands)
 	for _, batch := range a.box.sealed {
 		a.postBatch(batch)
 	}
