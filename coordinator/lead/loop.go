@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -98,17 +99,14 @@ func (l *loop) configure(s *ledger.Subscription) {
 	l.dispatch.Settle(s.Number, hostOf(config.GetUrl()))
 }
 
-// hostOf returns the host of a URL, with its port if it has one, as far as it
-// takes to tell hosts apart; "" if it has none.
-func hostOf(url string) string {
-	_, rest, found := strings.Cut(url, "://")
-	if !found {
+// hostOf returns the host of a URL, with its port if it says one; "" if it has
+// none.
+func hostOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
 		return ""
 	}
-	if end := strings.IndexAny(rest, "/?#"); end >= 0 {
-		rest = rest[:end]
-	}
-	return strings.ToLower(rest[strings.LastIndexByte(rest, '@')+1:])
+	return strings.ToLower(u.Host)
 }
 
 // limitTenant tells the dispatch machine of a tenant's rate.

@@ -295,8 +295,12 @@ func politely(t *testing.T, config sim.Config, what func(*testing.T, *sim.Cluste
 func TestRollingRestart(t *testing.T) {
 	politely(t, sim.Config{Coordinators: 3, Workers: 3, Partitions: 6, Slots: 8}, func(t *testing.T, c *sim.Cluster) {
 		for _, coordinator := range c.Coordinators {
+			begin := time.Now()
 			if err := coordinator.Stop(); err != nil {
 				t.Error(err)
+			}
+			if took := time.Since(begin); took > 2*time.Second { // the next leaders say when they are prepared
+				t.Errorf("handing over took %v", took)
 			}
 			sim.Pass(2 * time.Second)
 			coordinator.Start()
