@@ -90,7 +90,11 @@ func (p Policy) checkScheme(scheme string) error {
 	case "":
 		return errors.New("it does not begin with https://")
 	}
-	return fmt.Errorf("its scheme is %q, not https", scheme)
+	allowed := "https"
+	if p.AllowHTTP {
+		allowed = "http or https"
+	}
+	return fmt.Errorf("its scheme is %q, not %s", scheme, allowed)
 }
 
 func checkPort(u *url.URL) error {

@@ -64,6 +64,8 @@ func TestCheckURLRefuses(t *testing.T) {
 	}{
 		// Schemes.
 		{strict, "", "does not begin with https://"},
+		{strict, "gopher://example.com/", `"gopher", not https`},
+		{dev, "gopher://example.com/", `"gopher", not http or https`},
 		{strict, "example.com", "does not begin with https://"},
 		{strict, "//example.com/", "does not begin with https://"},
 		{strict, "/hooks", "does not begin with https://"},
